@@ -1,0 +1,97 @@
+"""Every check and every demonstration of quantship, each one command: ``nox -s NAME``.
+
+Only ``lint`` has an environment of its own. The other sessions share the one that ``dev`` makes,
+because PyTorch is too large to install once for each of them. All versions come from
+``docker/constraints.txt``; where packages come from is pip's own configuration.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nox
+
+HERE = Path(__file__).parent
+CONSTRAINTS = "docker/constraints.txt"
+SCRIPTS = HERE / ".nox" / "dev" / ("Scripts" if os.name == "nt" else "bin")
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "tests"]
+
+
+def run(session: nox.Session, program: str, *arguments: str) -> None:
+    """Run a program of the shared environment, with that environment first on the path."""
+    path = os.pathsep.join([str(SCRIPTS), os.environ.get("PATH", "")])
+    session.run(str(SCRIPTS / program), *arguments, env={"PATH": path})
+
+
+@nox.session(default=False)
+def dev(session: nox.Session) -> None:
+    """Install quantship, editable, and its tools into .nox/dev, which other sessions share."""
+    session.install("-c", CONSTRAINTS, "-e", ".[dev]")
+
+
+@nox.session(requires=["dev"], venv_backend="none")
+def quickstart(session: nox.Session) -> None:
+    """Run the quickstart recipe; extra arguments go to ``quantship run``."""
+    run(
+        session,
+        "quantship",
+        *("run", "recipes/quickstart.yaml", "--artifacts", "artifacts"),
+        *session.posargs,
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and that imports run one way."""
+    session.install("-c", CONSTRAINTS, "ruff", "import-linter")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session(requires=["dev"], venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    run(session, "mypy", *session.posargs)
+
+
+@nox.session(requires=["dev"], venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run unit, contract and integration tests; extra arguments go to pytest."""
+    run(
+        session,
+        "pytest",
+        *("tests/unit", "tests/contracts", "tests/integration"),
+        *("-m", "not gpu and not network"),
+        *session.posargs,
+    )
+
+
+@nox.session(requires=["dev"], venv_backend="none")
+def e2e(session: nox.Session) -> None:
+    """Run whole recipes as a user does; extra arguments go to pytest."""
+    run(session, "pytest", "tests/e2e", "-m", "not gpu and not network", *session.posargs)
+
+
+@nox.session(requires=["dev"], venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Measure speed and memory; extra arguments go to tests/bench/run.py."""
+    run(session, "python", "tests/bench/run.py", *session.posargs)
+
+
+@nox.session(requires=["dev"], venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """Run the tests that need a CUDA device; extra arguments go to pytest."""
+    asked = session.run(
+        str(SCRIPTS / "python"),
+        *("-c", "import torch; print(torch.cuda.is_available())"),
+        silent=True,
+    )
+    if str(asked).strip() != "True":
+        session.skip("PyTorch finds no CUDA device")
+    run(session, "pytest", "-m", "gpu", *session.posargs)
