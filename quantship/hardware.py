@@ -1,0 +1,116 @@
+"""What machine this is: what decides the speed of integer kernels, and goes into every report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+TELLING = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "i8mm",
+)
+"""CPU flags, as Linux names them, that integer matrix kernels are chosen by."""
+
+LIBRARIES = (
+    "quantship",
+    "torch",
+    "torchao",
+    "transformers",
+    "datasets",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "onnxruntime-genai",
+    "huggingface_hub",
+)
+
+
+@cache
+def cpu_model() -> str:
+    """The CPU as it names itself."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+@cache
+def instruction_sets() -> tuple[str, ...]:
+    """Those of ``TELLING`` that this CPU has."""
+    info = _cpuinfo()
+    flags = (info.get("flags") or info.get("Features") or "").split()
+    return tuple(flag for flag in TELLING if flag in flags)
+
+
+def has_vnni() -> bool:
+    """Whether bytes of either sign multiply exactly and fast: x86 VNNI or AMX, or any ARM."""
+    return bool({"avx_vnni", "avx512_vnni", "amx_int8", "asimd"} & set(instruction_sets()))
+
+
+def num_cpus() -> int:
+    """Logical CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_threads() -> int:
+    """Physical cores that this process may use: what compute-bound runtimes do best with."""
+    import psutil
+
+    return min(num_cpus(), psutil.cpu_count(logical=False) or num_cpus())
+
+
+def memory_bytes() -> int:
+    """Main memory in bytes."""
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def gpu_name() -> str | None:
+    """The first CUDA device as it names itself, or None."""
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that make the numbers, by distribution name."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_rss_bytes() -> int:
+    """Peak resident memory of this process since it began, in bytes.
+
+    Linux's own count for this address space: ``ru_maxrss`` would carry over what the parent
+    process held when it forked.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _cpuinfo() -> dict[str, str]:
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    lines = path.read_text().split("\n\n", 1)[0].splitlines()
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}

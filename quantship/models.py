@@ -1,0 +1,124 @@
+"""Where models come from and how they are loaded: directories with safetensors, nothing else."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantship.artifact import Artifact, digest_tree, fingerprint
+from quantship.errors import QuantshipError, UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md")
+
+
+def from_directory(path: Path) -> Artifact:
+    """A local Hugging Face directory as an artifact, known by the content of its files."""
+    resolved = path.resolve()
+    return Artifact(
+        resolved, "model", fingerprint("model", 1, {"content": digest_tree(resolved)}, {}), {}
+    )
+
+
+def hub_commit(repo: str, revision: str) -> str:
+    """The commit that a branch or tag of a Hub model stands for, from the Hub or from the cache.
+
+    Raises:
+        UsageError: There is no such model, no access, or no network and no cached copy.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        sha = HfApi().model_info(repo, revision=revision).sha
+        return sha or revision
+    except HfHubHTTPError as error:
+        raise UsageError(
+            f"model '{repo}' (revision {revision}) is not to be had: {error}"
+        ) from error
+    except (OSError, RuntimeError):
+        pass  # offline: the cache may know it
+    try:
+        return Path(snapshot_download(repo, revision=revision, local_files_only=True)).name
+    except LocalEntryNotFoundError as error:
+        raise UsageError(
+            f"model '{repo}' (revision {revision}) is not in the local cache and the Hub cannot "
+            "be reached; check the network, or give a local directory: --set model=DIR"
+        ) from error
+
+
+def from_hub(repo: str, commit: str, *, download: bool) -> Artifact:
+    """A Hub model at a commit, downloaded now or, for a plan, not at all."""
+    from huggingface_hub import snapshot_download
+
+    path = Path(repo)
+    if download:
+        path = Path(snapshot_download(repo, revision=commit, allow_patterns=list(HUB_FILES)))
+    facts = {"hub": repo, "commit": commit}
+    return Artifact(path, "model", fingerprint("model", 1, facts, {}), facts)
+
+
+def load_float(path: Path) -> PreTrainedModel:
+    """The float model of a directory in float32, on the CPU.
+
+    Raises:
+        QuantshipError: The weights are quantized already.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if "quantization_config" in read_config(path):
+        raise QuantshipError(f"{path} holds a quantized model; this step needs a float one")
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, use_safetensors=True
+    )
+    return model
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a directory."""
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+    return tokenizer
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """``config.json`` of a directory."""
+    config: dict[str, Any] = json.loads((path / "config.json").read_text())
+    return config
+
+
+def weight_bytes(path: Path) -> int:
+    """Bytes of a model's weights and graph on disk: safetensors, or ONNX with external data."""
+    files = [*path.glob("*.safetensors"), *path.glob("*.onnx"), *path.glob("*.onnx.data")]
+    return sum(file.stat().st_size for file in files)
+
+
+def num_parameters(path: Path) -> int:
+    """Numbers stored in a directory's safetensors files, from their headers alone."""
+    return sum(
+        _product(entry["shape"])
+        for file in path.glob("*.safetensors")
+        for entry in _header(file).values()
+    )
+
+
+def _header(file: Path) -> Mapping[str, Any]:
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header: dict[str, Any] = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    return header
+
+
+def _product(shape: list[int]) -> int:
+    result = 1
+    for size in shape:
+        result *= size
+    return result
