@@ -1,0 +1,1 @@
+"""The mathematics of one quantization method a file."""
