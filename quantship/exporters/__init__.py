@@ -1,0 +1,1 @@
+"""Lowerings: the integers of a checkpoint as ONNX graphs."""

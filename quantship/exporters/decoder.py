@@ -1,0 +1,131 @@
+"""A Hugging Face decoder LLM to ONNX with a KV cache, through onnxruntime-genai's model builder.
+
+The builder knows the architectures, fuses attention and writes ``genai_config.json``; it does not
+read torchao checkpoints, and it would round weights again. So it is given a skeleton of the model
+without weights, and ``hooks`` emit the checkpoint's codes where it is about to emit a layer. Float
+weights of quantized layers never come into being.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantship.artifact import Facts, digest_file
+from quantship.errors import QuantshipError
+from quantship.exporters import hooks
+from quantship.exporters.graph import Graph
+from quantship.exporters.lowering import ACTIVATION_ARITHMETIC, Lowering
+from quantship.quant import checkpoint
+from quantship.quant.checkpoint import StoredCodes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MODEL_FILE = "model.onnx"
+
+
+def export(source: Path, lowering: Lowering, scheme: str | None, out: Path) -> Facts:
+    """Write ``model.onnx``, its external data, tokenizer and ``genai_config.json`` into ``out``.
+
+    Args:
+        source: Hugging Face directory: float, or a torchao checkpoint written by quantship.
+        lowering: Form of the quantized layers; ``float`` for a float model.
+        scheme: Name of the checkpoint's scheme, for the model's metadata.
+        out: Existing directory.
+
+    Raises:
+        QuantshipError: The model builder does not know the architecture.
+    """
+    stored = checkpoint.load_codes(source) if lowering != "float" else {}
+    metadata = {
+        "lowering": lowering,
+        "scheme": scheme,
+        "activation_arithmetic": ACTIVATION_ARITHMETIC[lowering],
+        "source_sha256": digest_file(source / checkpoint.WEIGHTS) if stored else None,
+    }
+    graph = Graph(builder=None)
+    load = partial(_skeleton, source, stored) if stored else None
+    log = io.StringIO()
+    try:
+        with (
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+            _builder() as builder,
+            hooks.installed(builder.Model, graph, lowering, load, metadata),
+        ):
+            architecture = _build(builder, source, out)
+    finally:
+        (out / "export.log").write_text(log.getvalue())
+    missing = stored.keys() - graph.places.keys()
+    if missing:
+        raise QuantshipError(f"the exported graph lacks the layers {sorted(missing)}")
+    return {
+        **metadata,
+        "architecture": architecture,
+        "opset": _opset(out / MODEL_FILE),
+        "num_quantized": len(graph.places),
+    }
+
+
+def _build(builder: Any, source: Path, out: Path) -> str:
+    where = ("", str(source), str(out), "fp32", "cpu", str(out))
+    options = builder.parse_extra_options(*where, [])
+    config = options["hf_details"]["hf_config"]
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # the builder would read it as its own formats
+    architecture: str = config.architectures[0]
+    try:
+        builder.create_model(*where, **options)
+    except NotImplementedError as error:
+        raise QuantshipError(
+            f"onnxruntime-genai's model builder does not know the architecture {architecture}: "
+            f"{error}"
+        ) from error
+    return architecture
+
+
+@contextlib.contextmanager
+def _builder() -> Iterator[Any]:
+    """onnxruntime-genai's builder; it puts its own folder on sys.path, which is undone."""
+    before = list(sys.path)
+    try:
+        from onnxruntime_genai.models import builder
+
+        yield builder
+    finally:
+        sys.path[:] = before
+
+
+def _skeleton(source: Path, stored: dict[str, StoredCodes]) -> nn.Module:
+    """The model with its float parameters, and codes in place of its quantized weights."""
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(source)
+    del config.quantization_config
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with safe_open(source / checkpoint.WEIGHTS, framework="pt") as file:
+        names = [name for name in file.keys() if "._weight_" not in name]  # noqa: SIM118
+        plain = {name: file.get_tensor(name).float() for name in names}
+    model.load_state_dict(plain, strict=False, assign=True)
+    for name, part in stored.items():
+        setattr(model.get_submodule(name), hooks.CODES, part)
+    if config.get_text_config().tie_word_embeddings:
+        embedding = hooks.codes_of(model.get_input_embeddings())
+        setattr(model.get_output_embeddings(), hooks.CODES, embedding)
+    skeleton: nn.Module = model
+    return skeleton
+
+
+def _opset(path: Path) -> int:
+    import onnx_ir as ir
+
+    return ir.load(path).opset_imports[""]

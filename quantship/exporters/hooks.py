@@ -1,0 +1,144 @@
+"""Where the model builder is made to emit a checkpoint's integers instead of float weights.
+
+onnxruntime-genai's builder emits every linear layer through ``make_matmul`` and
+``make_packed_matmul`` and the embedding through ``make_embedding_lookup``. For as long as
+``installed`` lasts, these look for codes on the module at hand and lower them; a module without
+codes goes the builder's own way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quantship.exporters import integer, nbits
+from quantship.exporters.graph import Graph
+from quantship.exporters.lowering import Lowering
+from quantship.quant.checkpoint import StoredCodes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+METADATA = "quantship"
+"""Key of the model's metadata that holds what quantship knows about it, as JSON."""
+CODES = "quantship_codes"
+"""Attribute that carries a module's codes to where the builder emits it."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Replacements for the builder's methods of the same names; ``builder`` is its ``self``.
+
+    Args:
+        graph: The graph under construction.
+        lowering: Form of the quantized layers.
+        load: Makes the model that the builder walks; None: the builder's own way.
+        metadata: JSON values to store in the model beside the places of its codes.
+        original: The builder's own methods.
+    """
+
+    graph: Graph
+    lowering: Lowering
+    load: Callable[[], nn.Module] | None
+    metadata: dict[str, Any]
+    original: dict[str, Callable[..., Any]]
+
+    def load_weights(self, builder: Any, input_path: str) -> Any:
+        """The model to walk."""
+        self.graph.builder = builder
+        return self.load() if self.load else self.original["load_weights"](builder, input_path)
+
+    def make_matmul(
+        self, builder: Any, matmul: Any, basename: str, root_input: str, **kwargs: Any
+    ) -> Any:
+        """One linear layer."""
+        if self._emitted((matmul,), basename, root_input, kwargs):
+            return basename
+        return self.original["make_matmul"](builder, matmul, basename, root_input, **kwargs)
+
+    def make_packed_matmul(
+        self, builder: Any, q: Any, k: Any, v: Any, basename: str, root_input: str, **kwargs: Any
+    ) -> Any:
+        """Query, key and value of one attention as one layer."""
+        if self._emitted((q, k, v), basename, root_input, kwargs):
+            return basename
+        return self.original["make_packed_matmul"](builder, q, k, v, basename, root_input, **kwargs)
+
+    def make_embedding_lookup(
+        self, builder: Any, embedding: Any, basename: str, lm_head: Any
+    ) -> Any:
+        """The token embedding; a tied one reads the head's codes."""
+        part = codes_of(builder.weights.get_input_embeddings())
+        if part is None:
+            return self.original["make_embedding_lookup"](builder, embedding, basename, lm_head)
+        if codes_of(lm_head) is part:
+            stored = nbits.names("/lm_head/MatMul")
+        else:
+            stored = nbits.store(self.graph, [part], basename)
+        return nbits.embedding(self.graph, part, stored, basename, builder.input_names["input_ids"])
+
+    def save_model(self, builder: Any, out_dir: str) -> None:
+        """Note what is where, then save."""
+        places = {name: dataclasses.asdict(place) for name, place in self.graph.places.items()}
+        builder.model.metadata_props[METADATA] = json.dumps({**self.metadata, "places": places})
+        self.original["save_model"](builder, out_dir)
+
+    def _emitted(
+        self, modules: tuple[Any, ...], name: str, root_input: str, kwargs: dict[str, Any]
+    ) -> bool:
+        parts = [part for part in map(codes_of, modules) if part is not None]
+        if len(parts) < len(modules):
+            return False
+        output = "logits" if kwargs.get("logits") else f"{name}/output_0"
+        # A weight-only layer, as the head is, has float inputs whatever the others do.
+        form = integer if self.lowering == "integer" and parts[0].quantizes_input else nbits
+        form.matmul(self.graph, parts, name, root_input, output)
+        width = sum(part.codes.codes_OI.shape[0] for part in parts)
+        self.graph.declare(output, width, kwargs.get("seq_dim", "sequence_length"))
+        return True
+
+
+HOOKED = (
+    "load_weights",
+    "make_matmul",
+    "make_packed_matmul",
+    "make_embedding_lookup",
+    "save_model",
+)
+
+
+@contextlib.contextmanager
+def installed(
+    model_class: Any,
+    graph: Graph,
+    lowering: Lowering,
+    load: Callable[[], nn.Module] | None,
+    metadata: dict[str, Any],
+) -> Iterator[None]:
+    """Put hooks in place of the methods of the builder's ``Model``, and take them out again."""
+    original = {name: getattr(model_class, name) for name in HOOKED}
+    hooks = Hooks(graph, lowering, load, metadata, original)
+    try:
+        for name in HOOKED:
+            setattr(model_class, name, _as_method(getattr(hooks, name)))
+        yield
+    finally:
+        for name, function in original.items():
+            setattr(model_class, name, function)
+
+
+def codes_of(module: object) -> StoredCodes | None:
+    """The codes that a module carries to the builder, if it is quantized."""
+    part: StoredCodes | None = getattr(module, CODES, None)
+    return part
+
+
+def _as_method(hook: Callable[..., Any]) -> Callable[..., Any]:
+    def method(builder: Any, *args: Any, **kwargs: Any) -> Any:
+        return hook(builder, *args, **kwargs)
+
+    return method

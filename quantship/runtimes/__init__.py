@@ -1,0 +1,1 @@
+"""What serves a model: PyTorch and onnxruntime behind one protocol."""

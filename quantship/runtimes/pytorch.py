@@ -1,0 +1,69 @@
+"""Hugging Face checkpoints, float or torchao, in eager PyTorch on the CPU or the GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from quantship.runtimes.base import Logits, RuntimeName, Tokens
+
+
+class TorchRuntime:
+    """A checkpoint behind ``transformers.AutoModelForCausalLM``."""
+
+    name: RuntimeName
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        from transformers import AutoModelForCausalLM
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        config = json.loads((path / "config.json").read_text())
+        self.name = "torchao" if "quantization_config" in config else "torch"
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True)
+        self._model = model.to(self._device).eval()
+        self._cache: Any = None
+
+    @torch.inference_mode()
+    def logits(self, input_ids: Tokens, attention_mask: Tokens) -> Logits:
+        """See ``Runtime.logits``."""
+        output = self._model(
+            input_ids=self._tensor(input_ids),
+            attention_mask=self._tensor(attention_mask),
+            use_cache=False,
+        )
+        return self._array(output.logits)
+
+    @torch.inference_mode()
+    def prefill(self, input_ids: Tokens, capacity: int) -> Logits:
+        """See ``Runtime.prefill``."""
+        self._cache = None
+        return self._step(input_ids)
+
+    @torch.inference_mode()
+    def decode(self, tokens: Tokens) -> Logits:
+        """See ``Runtime.decode``."""
+        return self._step(tokens[:, None])
+
+    def _step(self, input_ids: Tokens) -> Logits:
+        output = self._model(
+            input_ids=self._tensor(input_ids),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,  # as generate() does
+        )
+        self._cache = output.past_key_values
+        return self._array(output.logits[:, -1])
+
+    def _tensor(self, array: Tokens) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+    @staticmethod
+    def _array(tensor: torch.Tensor) -> Logits:
+        array: Logits = tensor.float().cpu().numpy()
+        return array
