@@ -1,0 +1,275 @@
+"""The report's plots as inline SVG: accuracy against size, speed, loss curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quantship.reporting import formatting, labels, svg
+from quantship.reporting.comparison import float_reference, is_onnx, runtime, speed_ratio
+from quantship.reporting.schema import ModelRow, Report
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH_PT = 680
+DASHES = ("-", "--", ":", "-.")
+FEW_POINTS = 12
+LOG_RANGE = 4.0
+PALE = 0.4
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure.
+
+    Args:
+        title: What it is, in a few words.
+        caption: How to read it.
+        svg: One ``<svg>`` element, to be put into a page as it stands.
+    """
+
+    title: str
+    caption: str
+    svg: str
+
+
+def draw(report: Report) -> list[Drawing]:
+    """All figures that the report has numbers for, in reading order."""
+    makers = (accuracy_against_size, speed_by_runtime, loss_curves)
+    return [drawing for make in makers if (drawing := make(report)) is not None]
+
+
+def colours(report: Report) -> dict[str, int]:
+    """Place in the palette of every group and training stage, by first appearance."""
+    names = [*(row.group for row in report.models), *(curve.stage for curve in report.training)]
+    return {name: place % len(svg.PALETTE) for place, name in enumerate(dict.fromkeys(names))}
+
+
+def accuracy_against_size(report: Report) -> Drawing | None:
+    """Perplexity of the quantized models and their float references against size on disk."""
+    rows = _comparable(report)
+    if not rows:
+        return None
+    points = {id(row): (row.size_bytes / formatting.MB, _perplexity(row)) for row in rows}
+    perplexities = [perplexity for _, perplexity in points.values()]
+    figure, axes = _canvas(height_pt=360)
+    spread = max(perplexities) / min(perplexities)
+    if spread > LOG_RANGE:
+        _log_axis(axes, decades=math.log10(spread))
+    for branch in _branches(rows):
+        xs, ys = zip(*(points[id(row)] for row in branch), strict=True)
+        axes.plot(xs, ys, color=svg.FAINT, lw=1.2, zorder=1)
+    for row in rows:
+        style = _marker(row, _colour(report, row.group))
+        axes.plot(*points[id(row)], **style, zorder=3 if is_onnx(row) else 2)
+    axes.set_xlim(left=0, right=1.12 * max(x for x, _ in points.values()))
+    axes.margins(y=0.16)
+    axes.set_xlabel("size on disk, MB")
+    axes.set_ylabel("perplexity")
+    _legend(report, axes, rows)
+    figure.draw_without_rendering()  # the layout must be final before labels are placed
+    figure.set_layout_engine("none")
+    labels.place(
+        axes,
+        [labels.Label(*points[id(row)], row.name, _colour(report, row.group)) for row in rows],
+    )
+    title = "Accuracy against size"
+    spoken = "; ".join(
+        f"{row.name} on {runtime(row)}: {formatting.size(row.size_bytes)}, "
+        f"perplexity {formatting.number(_perplexity(row))}"
+        for row in rows
+    )
+    caption = (
+        f"Lower left is better. {formatting.MB_STATEMENT}. Circles ran on torch, open squares on "
+        "onnxruntime; a line joins models of one scheme on one runtime. Float models that "
+        "nothing is compared with are left out."
+    )
+    return Drawing(title, caption, svg.render(figure, "accuracy", title, spoken))
+
+
+def speed_by_runtime(report: Report) -> Drawing | None:
+    """Prefill and decode speed of quantized models by that of the float model beside them."""
+    bars = [
+        (row, prefill, decode)
+        for onnx in (False, True)
+        for row in report.models
+        if is_onnx(row) is onnx
+        and (prefill := speed_ratio(report, row, "prefill_tokens_per_s")) is not None
+        and (decode := speed_ratio(report, row, "decode_tokens_per_s")) is not None
+    ]
+    if not bars:
+        return None
+    figure, axes = _canvas(height_pt=96 + 40 * len(bars))
+    for place, (row, prefill, decode) in enumerate(bars):
+        colour = _colour(report, row.group)
+        for offset, value, alpha in ((-0.18, prefill, PALE), (0.18, decode, 1.0)):
+            axes.barh(place + offset, value, height=0.34, color=colour, alpha=alpha, lw=0)
+            axes.annotate(
+                formatting.ratio(value),
+                (value, place + offset),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9.5,
+                bbox={"facecolor": svg.SURFACE, "edgecolor": "none", "pad": 1.2},
+                zorder=4,
+            )
+    axes.axvline(1.0, color=svg.INK, lw=1, ls=(0, (3, 3)))
+    names = [f"{row.name}\n{runtime(row)}" for row, _, _ in bars]
+    axes.set_yticks(range(len(bars)), names, parse_math=False)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0, 1.12 * max(1.0, *(max(pair) for _, *pair in bars)))
+    axes.set_xlabel("speed relative to the float model on the same runtime")
+    _bar_legend(axes)
+    title = "Speed on each runtime"
+    spoken = "; ".join(
+        f"{row.name} on {runtime(row)}: prefill {formatting.ratio(prefill)}, "
+        f"decode {formatting.ratio(decode)}"
+        for row, prefill, decode in bars
+    )
+    caption = (
+        "Pale: prefill, the prompt in one go. Solid: decode, one token at a time. The dashed "
+        "line is the float model on the same runtime."
+    )
+    return Drawing(title, caption, svg.render(figure, "speed", title, spoken))
+
+
+def loss_curves(report: Report) -> Drawing | None:
+    """Training loss against optimizer steps, one line a training."""
+    curves = [curve for curve in report.training if curve.points]
+    if not curves:
+        return None
+    figure, axes = _canvas(height_pt=300)
+    seen: dict[str, int] = {}
+    for curve in curves:
+        turn = seen.setdefault(curve.stage, 0)
+        seen[curve.stage] += 1
+        axes.plot(
+            [point.step for point in curve.points],
+            [point.loss for point in curve.points],
+            color=_colour(report, curve.stage),
+            ls=DASHES[turn % len(DASHES)],
+            marker="o" if len(curve.points) < FEW_POINTS else "",
+            ms=4,
+            lw=1.8,
+        )
+    axes.set_xlim(left=0)
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("training loss, nats a token")
+    _put_legend(axes, axes.get_lines(), [curve.step for curve in curves])
+    title = "Training loss"
+    spoken = "; ".join(
+        f"{curve.step}: from {formatting.number(curve.points[0].loss)} to "
+        f"{formatting.number(curve.points[-1].loss)} in {curve.points[-1].step} steps"
+        for curve in curves
+    )
+    caption = "Mean loss since the point before, as logged during training."
+    return Drawing(title, caption, svg.render(figure, "loss", title, spoken))
+
+
+def _comparable(report: Report) -> list[ModelRow]:
+    """Quantized rows and their float references; all rows where none is quantized."""
+    references = {id(float_reference(report, row)) for row in report.models}
+    measured = [row for row in report.models if row.metrics is not None]
+    compared = [row for row in measured if row.scheme is not None or id(row) in references]
+    quantized = any(row.scheme is not None for row in compared)
+    return compared if quantized else measured
+
+
+def _branches(rows: Sequence[ModelRow]) -> list[list[ModelRow]]:
+    """Rows of one scheme on one runtime, as PTQ and QAT."""
+    branches: dict[tuple[str, bool], list[ModelRow]] = {}
+    for row in rows:
+        if row.scheme is not None:
+            branches.setdefault((row.scheme, is_onnx(row)), []).append(row)
+    return list(branches.values())
+
+
+def _perplexity(row: ModelRow) -> float:
+    assert row.metrics is not None
+    return row.metrics.perplexity
+
+
+def _colour(report: Report, name: str) -> str:
+    return svg.PALETTE[colours(report)[name]][0]
+
+
+def _canvas(height_pt: float) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_PT / 72, height_pt / 72), dpi=72, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_axisbelow(True)
+    axes.grid(color=svg.FAINT, lw=0.6, alpha=0.6)
+    axes.tick_params(labelsize=9.5, color=svg.FAINT, labelcolor=svg.INK)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(svg.FAINT)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=svg.INK, size=10)
+    return figure, axes
+
+
+def _log_axis(axes: Axes, decades: float) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+
+
+def _marker(row: ModelRow, colour: str) -> dict[str, Any]:
+    """Solid circle on torch, open square on onnxruntime: both show where they coincide."""
+    open_square = {"marker": "s", "ms": 11, "mfc": "none", "mew": 1.8}
+    shape = open_square if is_onnx(row) else {"marker": "o", "ms": 7}
+    return {"ls": "", "color": colour, **shape}
+
+
+def _legend(report: Report, axes: Axes, rows: Sequence[ModelRow]) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    entries: dict[str, Any] = {
+        row.group: Patch(color=_colour(report, row.group), lw=0) for row in rows
+    }
+    for side in (False, True):
+        those = [row for row in rows if is_onnx(row) is side]
+        if those:
+            names = ", ".join(dict.fromkeys(runtime(row) for row in those))
+            entries[names] = Line2D([], [], **_marker(those[0], svg.INK))
+    _put_legend(axes, list(entries.values()), list(entries))
+
+
+def _bar_legend(axes: Axes) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=svg.INK, alpha=PALE, lw=0), Patch(color=svg.INK, lw=0)]
+    _put_legend(axes, patches, ["prefill", "decode"])
+
+
+def _put_legend(axes: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A row of names above the plot; a leading underscore would hide a name, so it is padded."""
+    legend = axes.legend(
+        handles,
+        [f" {name}" if name.startswith("_") else name for name in names],
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=min(len(names), 6),
+        frameon=False,
+        fontsize=9.5,
+        labelcolor=svg.INK,
+        borderaxespad=0.2,
+        handletextpad=0.5,
+        columnspacing=1.4,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)

@@ -1,0 +1,203 @@
+"""What ``report.json`` holds, field by field; ``schema.json`` beside it is made from this file.
+
+Numbers that were not measured are null, never NaN or infinite. Add fields freely; raise
+``schema_version`` when one is renamed, removed or changes its meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, model_validator
+
+from quantship.frozen import Frozen
+
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(Frozen):
+    """A part of the report; refuses NaN and infinity, which JSON cannot hold."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Environment(Section):
+    """The machine and the libraries that made the numbers."""
+
+    cpu_model: str
+    """CPU as it names itself."""
+    instruction_sets: list[str]
+    """CPU extensions that decide the speed of integer kernels, as ``avx2``, ``avx512_vnni``."""
+    num_cpus: Count
+    """Logical CPUs this process may use."""
+    memory_bytes: Count
+    """Main memory in bytes."""
+    gpu: str | None
+    """GPU as it names itself; null: none was used."""
+    os: str
+    """Operating system and its version."""
+    python: str
+    """Python version."""
+    versions: dict[str, str]
+    """Versions of the libraries, by distribution name."""
+
+
+class Metrics(Section):
+    """Accuracy on the evaluation data, over tokens whose label is not -100."""
+
+    perplexity: Annotated[float, Field(gt=0)]
+    """exp(mean_loss)."""
+    token_accuracy: Share
+    """Share of tokens whose most likely prediction is the label, from 0 to 1."""
+    mean_loss: float
+    """Negative log-likelihood in nats a token: the sum over all tokens by their number."""
+    num_tokens: Count
+    """Tokens that were predicted."""
+
+
+class Benchmark(Section):
+    """Speed and memory, medians over rounds, on synthetic input of a fixed shape."""
+
+    runtime: Literal["torch", "torchao", "onnxruntime"]
+    """What ran the model."""
+    prefill_tokens_per_s: Amount
+    """Prompt tokens processed a second, over the whole batch."""
+    decode_tokens_per_s: Amount
+    """Tokens generated a second after the prompt, over the whole batch."""
+    latency_ms_p50: Amount
+    """Median time of one decoded token, in milliseconds."""
+    latency_ms_p95: Amount
+    """95th percentile of the time of one decoded token, in milliseconds."""
+    peak_rss_bytes: Count
+    """Peak resident memory of the process that ran this model alone, in bytes."""
+    batch_size: Count
+    """Sequences at once."""
+    prompt_tokens: Count
+    """Length of the prompt, in tokens."""
+    decode_tokens: Count
+    """Tokens generated one by one after it."""
+    threads: Count
+    """Threads of the runtime."""
+    rounds: Count
+    """Times the model had its turn."""
+
+
+class Parity(Section):
+    """How far a model is from the one it was made from."""
+
+    reference: str
+    """Name of the model it is compared with."""
+    codes_equal: bool | None
+    """Whether every integer code and scale is equal to the bit; null: there are no codes."""
+    tensors_compared: Count
+    """Quantized tensors whose codes and scales were compared."""
+    max_abs_logit_diff: Amount
+    """Largest absolute difference of any logit."""
+    top1_agreement: Share
+    """Share of positions where both find the same token most likely, from 0 to 1."""
+    kl_nats: float
+    """Mean Kullback-Leibler divergence from the reference's predictions, in nats a token."""
+
+    @model_validator(mode="after")
+    def _not_vacuous(self) -> Parity:
+        if self.codes_equal and self.tensors_compared == 0:
+            raise ValueError("codes_equal is true of no tensors; say null where there are no codes")
+        return self
+
+
+class ModelRow(Section):
+    """One model on one runtime: one row of the report's table."""
+
+    name: str
+    """Name of the model in this report."""
+    step: str
+    """Step of the recipe that made it."""
+    kind: Literal["float", "torchao", "onnx"]
+    """Form of the files: float safetensors, torchao checkpoint, or ONNX of any scheme."""
+    path: str
+    """Directory or file, relative to the artifacts root."""
+    scheme: str | None = None
+    """Quantization scheme; null: not quantized."""
+    size_bytes: Count
+    """Bytes of the weights on disk."""
+    compression: Amount | None = None
+    """Size of the float32 model in the same kind of file, divided by ``size_bytes``."""
+    metrics: Metrics | None = None
+    """Accuracy; null: not evaluated."""
+    benchmark: Benchmark | None = None
+    """Speed and memory; null: not benchmarked."""
+    parity: Parity | None = None
+    """Distance from the model it was made from; null: not compared."""
+    lowering: str | None = None
+    """Form of the quantized layers in ONNX; null: not an ONNX model, or not quantized."""
+    activation_arithmetic: str | None = None
+    """How this runtime computes with the activations; null: in float."""
+    group: str
+    """What the row is to the run, as ``baseline``, ``finetune``, ``ptq``, ``qat``; one colour."""
+
+
+class TrainingPoint(Section):
+    """One logged point of a training."""
+
+    step: Count
+    """Optimizer steps done."""
+    loss: float
+    """Mean training loss since the point before, in nats a token."""
+    learning_rate: float | None = None
+    """Learning rate at this step."""
+    grad_norm: float | None = None
+    """Norm of the gradient before clipping; null: not finite or not logged."""
+
+
+class TrainingCurve(Section):
+    """One training: a fine-tuning or a quantization-aware training."""
+
+    step: str
+    """Step of the recipe."""
+    stage: str
+    """Stage of the step, as ``finetune`` or ``qat``."""
+    scheme: str | None = None
+    """Scheme it trained under; null: float."""
+    points: list[TrainingPoint]
+    """The loss curve, in order."""
+    seconds: Amount
+    """Wall-clock seconds of training."""
+    tokens_per_s: Amount
+    """Training tokens a second, padding left out."""
+    resumed_from: int | None = None
+    """Optimizer step of the checkpoint it resumed from; null: it ran in one go."""
+
+
+class Report(Section):
+    """Everything one run found out."""
+
+    schema_version: Literal[1] = 1
+    """Version of this layout."""
+    quantship_version: str
+    """Version of quantship that made the report."""
+    recipe: dict[str, JsonValue]
+    """The recipe as it ran: profile and overrides applied, defaults filled in."""
+    name: str
+    """Name of the run."""
+    created: AwareDatetime
+    """When the report was made, with its time zone."""
+    duration_s: Amount
+    """Wall-clock seconds of the run, reused steps counting nothing."""
+    environment: Environment
+    """The machine and the libraries."""
+    data: dict[str, JsonValue]
+    """Facts of the data stage: records, tokens, digests, records left out for their length."""
+    models: list[ModelRow]
+    """One row a model and runtime, in the order of the recipe."""
+    training: list[TrainingCurve]
+    """One entry a training, in the order of the recipe."""
+    notes: list[str]
+    """What a reader should know before trusting a number."""
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of ``report.json``."""
+    schema = Report.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

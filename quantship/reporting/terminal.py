@@ -1,0 +1,71 @@
+"""The table of models for a terminal of 100 columns or more."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from quantship.reporting import table as model_table
+from quantship.reporting.comparison import warnings
+from quantship.reporting.formatting import MB_STATEMENT
+from quantship.reporting.schema import Report
+
+LOUD = "bold white on red"
+QUIET = "dim"
+
+# Two columns of the report share one here, one above the other: fourteen side by side would
+# need 150 characters.
+STACKED = {
+    "Size MB": ("Size", "Compression"),
+    "Perplexity": ("Perplexity",),
+    "Token acc. %": ("Token accuracy",),
+    "Prefill tok/s": ("Prefill",),
+    "Decode tok/s": ("Decode",),
+    "Peak MB": ("Peak memory",),
+    "Codes equal": ("Codes equal",),
+    "Top-1 %": ("Top-1",),
+    "Max|Δ| KL": ("Max |Δlogit|", "KL"),
+}
+
+
+def table(report: Report) -> Table:
+    """The models as a table with every column of the report, two lines a model."""
+    result = Table(
+        title=Text(f"{report.name}: models"),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption=_caption(report),
+        caption_justify="left",
+    )
+    result.add_column(Text("Model\nruntime · scheme"), overflow="fold", min_width=16)
+    for title in STACKED:
+        result.add_column(Text(title.replace(" ", "\n", 1)), justify="right", no_wrap=True)
+    rows = model_table.rows(report)
+    for place, row in enumerate(rows):
+        name = Text(row.cells["Model"].text).append(f"\n{row.origin}", style=QUIET)
+        values = (_stack([row.cells[key] for key in keys]) for keys in STACKED.values())
+        last_of_group = place + 1 == len(rows) or rows[place + 1].group != row.group
+        result.add_row(name, *values, end_section=last_of_group)
+    return result
+
+
+def _stack(cells: list[model_table.Cell]) -> Text:
+    first, *others = cells
+    text = Text(first.text, style=LOUD if first.alarm else "")
+    below = [first.note, *(cell.text for cell in others)]
+    for line in below:
+        if line:
+            text.append(f"\n{line}", style=LOUD if first.alarm else QUIET)
+    return text
+
+
+def _caption(report: Report) -> Text:
+    text = Text(
+        f"{MB_STATEMENT}. Changes and × are against the float model of the same runtime.",
+        style=QUIET,
+    )
+    for warning in warnings(report):
+        text.append(f"\nWARNING: {warning}", style=LOUD)
+    return text

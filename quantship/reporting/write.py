@@ -1,0 +1,41 @@
+"""A report on disk: ``report.json`` and its schema, ``report.md``, ``report.html``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from quantship.reporting import html, markdown
+from quantship.reporting.schema import Report, json_schema
+
+
+def write(report: Report, out: Path) -> None:
+    """Write all forms of the report into ``out``, each in one rename.
+
+    Everything is rendered before anything is written, so an error leaves the old files as they
+    were.
+    """
+    texts = {
+        "report.json": report.model_dump_json(indent=2) + "\n",
+        "schema.json": json.dumps(json_schema(), indent=2) + "\n",
+        "report.md": markdown.render(report),
+        "report.html": html.render(report),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        _replace(out / name, text)
+
+
+def read(out: Path) -> Report:
+    """The report that ``write`` left in ``out``."""
+    return Report.model_validate_json((out / "report.json").read_text(encoding="utf-8"))
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

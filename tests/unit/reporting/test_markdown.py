@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import re
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from quantship.reporting import markdown, table
+from quantship.reporting.schema import Report
+
+CELL_BORDER = re.compile(r"(?<!\\)(?:\\\\)*\|")
+
+
+def model_lines(text: str) -> list[str]:
+    block = text.split("## Models\n\n")[1].split("\n\n")[0]
+    return block.splitlines()
+
+
+def test_every_model_has_a_row(report: Report) -> None:
+    _, _, *lines = model_lines(markdown.render(report))
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [
+        row.name for row in report.models
+    ]
+
+
+def test_values_stand_beside_their_change(report: Report) -> None:
+    (line,) = (li for li in model_lines(markdown.render(report)) if "| qat-w8a8-onnx |" in li)
+    assert "| w8a8 (integer) | 136.9 | 3.93× | 6.125 (+0.21 %) | 61.18 |" in line
+    assert "| 735 (1.26×) | 105 (2.00×) | 486.0 | 211/211 | 0.0712 | 99.43 | 4.1e-04 |" in line
+
+
+def test_all_sections_are_there(report: Report) -> None:
+    headings = [li for li in markdown.render(report).splitlines() if li.startswith("#")]
+    assert headings == [
+        "# smollm2-135m-w8a8-qat",
+        "## Models",
+        "## Data",
+        "## Training",
+        "## Notes",
+        "## How to repeat",
+    ]
+
+
+def test_the_unit_is_stated(report: Report) -> None:
+    assert "MB is 1,000,000 bytes" in markdown.render(report)
+
+
+def test_wrong_codes_are_loud(report: Report, broken: Report) -> None:
+    text = markdown.render(broken)
+    assert "> **WARNING: qat-w4a16-g32-onnx" in text
+    assert "⚠️ **NO (of 211)**" in text
+    assert "WARNING" not in markdown.render(report)
+
+
+def test_nothing_measured_is_dashes(bare: Report) -> None:
+    for line in model_lines(markdown.render(bare))[2:]:
+        assert line.count("–") >= 10
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(name=st.text(min_size=1))
+def test_no_name_breaks_the_table(report: Report, name: str) -> None:
+    renamed = report.models[0].model_copy(update={"name": name})
+    lines = model_lines(
+        markdown.render(report.model_copy(update={"models": [renamed, *report.models[1:]]}))
+    )
+    assert len(lines) == 2 + len(report.models)
+    assert {len(CELL_BORDER.findall(line)) for line in lines} == {len(table.COLUMNS) + 1}
+
+
+def test_a_recipe_cannot_close_its_own_fence(report: Report) -> None:
+    text = markdown.render(report.model_copy(update={"recipe": {"description": "a\n```\nb"}}))
+    assert text.rstrip().endswith("\n````")

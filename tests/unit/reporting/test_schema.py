@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from quantship.reporting.schema import Metrics, ModelRow, Parity, Report, json_schema
+
+TYPES: dict[str, Any] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "null": type(None),
+}
+
+
+def problems(schema: dict[str, Any], value: Any, place: str = "$") -> list[str]:
+    """Where ``value`` departs from ``schema``: the part of JSON Schema that reports use."""
+    if "$ref" in schema:
+        schema = json_schema()["$defs"][schema["$ref"].removeprefix("#/$defs/")]
+    if "anyOf" in schema:
+        return min((problems(option, value, place) for option in schema["anyOf"]), key=len)
+    if "type" in schema and not isinstance(value, TYPES[schema["type"]]):
+        return [f"{place}: not of type {schema['type']}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{place}: not one of {schema['enum']}"]
+    if "const" in schema and value != schema["const"]:
+        return [f"{place}: not {schema['const']}"]
+    return [*problems_inside(schema, value, place)]
+
+
+def problems_inside(schema: dict[str, Any], value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from problems(schema.get("items", {}), item, f"{place}[{index}]")
+    if isinstance(value, dict) and "properties" in schema:
+        yield from (f"{place}.{key}: missing" for key in schema["required"] if key not in value)
+        for key, item in value.items():
+            if key in schema["properties"]:
+                yield from problems(schema["properties"][key], item, f"{place}.{key}")
+            else:
+                yield f"{place}.{key}: unknown"
+
+
+def test_json_round_trip_changes_nothing(report: Report) -> None:
+    assert Report.model_validate_json(report.model_dump_json()) == report
+
+
+def test_a_report_obeys_its_own_schema(report: Report) -> None:
+    assert problems(json_schema(), json.loads(report.model_dump_json())) == []
+
+
+def test_the_schema_refuses_what_is_not_a_report(report: Report) -> None:
+    wrong = json.loads(report.model_dump_json())
+    wrong["schema_version"] = 2
+    wrong["models"][0]["kind"] = "gguf"
+    del wrong["models"][1]["size_bytes"]
+    assert problems(json_schema(), wrong) == [
+        "$.schema_version: not 1",
+        "$.models[0].kind: not one of ['float', 'torchao', 'onnx']",
+        "$.models[1].size_bytes: missing",
+    ]
+
+
+def test_schema_names_its_dialect_and_version() -> None:
+    schema = json_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["properties"]["schema_version"]["const"] == 1
+
+
+def test_every_field_is_documented() -> None:
+    schema = json_schema()
+    for definition in [schema, *schema["$defs"].values()]:
+        for name, field in definition.get("properties", {}).items():
+            assert field.get("description"), f"{definition['title']}.{name}"
+
+
+def test_a_row_has_the_promised_fields(report: Report) -> None:
+    row = next(row for row in report.models if row.name == "qat-w8a8-onnx").model_dump()
+    promised = "name step kind path scheme size_bytes compression metrics benchmark parity"
+    assert set(promised.split()) <= row.keys()
+    assert {"perplexity", "token_accuracy"} <= row["metrics"].keys()
+    speeds = "runtime prefill_tokens_per_s decode_tokens_per_s latency_ms_p50 latency_ms_p95"
+    assert {*speeds.split(), "peak_rss_bytes"} <= row["benchmark"].keys()
+    parity = "codes_equal tensors_compared max_abs_logit_diff top1_agreement kl_nats"
+    assert set(parity.split()) <= row["parity"].keys()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_json_cannot_hold_are_refused(report: Report, number: float) -> None:
+    with pytest.raises(ValidationError):
+        Metrics(perplexity=number, token_accuracy=0.5, mean_loss=1.0, num_tokens=1)
+    for field in ("recipe", "data"):
+        content = {**dict(report), field: {"deep": [{"down": number}]}}
+        with pytest.raises(ValidationError, match="finite number"):
+            Report.model_validate(content)
+
+
+def test_equal_codes_of_no_tensors_are_refused() -> None:
+    with pytest.raises(ValidationError, match="true of no tensors"):
+        Parity(
+            reference="qat",
+            codes_equal=True,
+            tensors_compared=0,
+            max_abs_logit_diff=0.0,
+            top1_agreement=1.0,
+            kl_nats=0.0,
+        )
+
+
+def test_unknown_fields_are_refused(report: Report) -> None:
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        ModelRow.model_validate({**report.models[0].model_dump(), "size_mb": 12})

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from quantship.reporting import table as model_table
+from quantship.reporting import terminal
+from quantship.reporting.schema import Report
+
+
+def shown(report: Report, width: int) -> str:
+    console = Console(width=width, file=StringIO(), color_system=None)
+    console.print(terminal.table(report))
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [100, 130, 160])
+def test_every_model_and_value_fits(report: Report, width: int) -> None:
+    text = shown(report, width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    for row in model_table.rows(report):
+        for title, cell in row.cells.items():
+            if title not in ("Runtime", "Scheme"):  # these may be wrapped
+                assert cell.text in text
+            assert cell.note in text
+
+
+def test_runtime_and_scheme_stand_under_the_name(report: Report) -> None:
+    assert "onnxruntime · w8a8 · integer" in shown(report, 130)
+
+
+def test_wrong_codes_are_loud(report: Report, broken: Report) -> None:
+    text = shown(broken, 100)
+    assert "WARNING: qat-w4a16-g32-onnx" in text
+    assert "NO\n" not in shown(report, 100)
+    *_, codes = terminal.table(broken).columns[7].cells
+    assert isinstance(codes, Text)
+    assert str(codes) == "NO\nof 211"
+    assert codes.spans[0].style == terminal.LOUD
+
+
+def test_names_are_not_markup(report: Report) -> None:
+    renamed = report.models[0].model_copy(update={"name": "[red]x[/red]"})
+    text = shown(report.model_copy(update={"models": [renamed]}), 120)
+    assert "[red]x[/red]" in text
+
+
+def test_nothing_measured_is_dashes(bare: Report) -> None:
+    assert "finetune-onnx" in shown(bare, 100)
+    assert shown(bare, 100).count("–") >= 9 * len(bare.models)
