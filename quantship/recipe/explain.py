@@ -1,0 +1,190 @@
+"""The recipe language as text for people and as JSON Schema for editors."""
+
+from __future__ import annotations
+
+import json
+from inspect import cleandoc
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from quantship.errors import UsageError
+from quantship.recipe.keys import (
+    annotated,
+    choices,
+    default,
+    describe,
+    discriminator,
+    element,
+    models,
+    suggest,
+    walk,
+)
+from quantship.recipe.language import Recipe
+
+FILE_KEYS = {
+    "extends": (
+        "text, or null",
+        "Recipe file whose keys this one changes; a path from this file's folder. Mappings merge, "
+        "lists are replaced whole. A dotted key reaches inside: `steps.qat.max_steps: 50`, with an "
+        "item of a list called by its name, stage, adapter or index.",
+    ),
+    "profiles": (
+        "mapping, or null",
+        "Named sets of changes, each chosen with --profile NAME. Each is written as a file that "
+        "extends this one would be: `smoke: {steps.qat.max_steps: 5, data.max_length: 128}`.",
+    ),
+}
+"""Keys of a recipe file that are used up before the recipe is made: type and meaning."""
+
+
+def explain(key: str | None) -> RenderableType:
+    """What a key means, what may stand there, and what stands below it.
+
+    Args:
+        key: Dotted, with the items of a list called by their tag: ``steps.qat.learning_rate``,
+            ``data.train.gsm8k``. None explains the whole language.
+
+    Raises:
+        UsageError: There is no such key; names the closest ones.
+    """
+    if key is None:
+        return Group(_model(Recipe, "", "recipe"), *map(_file_key, FILE_KEYS), _outlook())
+    if key in FILE_KEYS:
+        return _file_key(key)
+    here: Any = Recipe
+    field: FieldInfo | None = None
+    for part in key.split("."):
+        inner = element(here)
+        if inner is not None and part.isdigit():
+            here = inner
+            continue
+        known = models(here if inner is None else inner)
+        if "" in known and part in known[""].model_fields:
+            field = known[""].model_fields[part]
+            here = annotated(field)
+        elif part and part in known:
+            here = known[part]
+        else:
+            raise _unknown(key)
+    if isinstance(here, type):
+        return _model(here, f"{key}.", key)
+    assert field is not None
+    return Group(_entry(key, field), *_below(key, here))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a recipe file, ``extends`` and ``profiles`` included.
+
+    A file that extends another may leave out what the other gives, and reach into its lists with
+    mappings and dotted keys, so the schema asks less of it than ``check`` does.
+    """
+    schema = Recipe.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    shorthand = {"type": "string", "description": "Local directory, or Hub id."}
+    definitions = schema["$defs"]
+    definitions["Model"] = {"anyOf": [shorthand, definitions["Model"]]}
+    definitions["Data"].pop("required", None)
+    one_input = definitions["ExportStep"]["properties"]["input"]
+    one_input["anyOf"] = [{"type": "string"}, *one_input["anyOf"]]
+    keys = schema["properties"]
+    keys["steps"]["anyOf"] = [
+        {name: keys["steps"].pop(name) for name in ("type", "items", "minItems")},
+        {"type": "object"},
+    ]
+    change = {"type": ["object", "null"], "additionalProperties": {"type": "object"}}
+    keys["extends"] = {"type": ["string", "null"], "description": FILE_KEYS["extends"][1]}
+    keys["profiles"] = {**change, "description": FILE_KEYS["profiles"][1]}
+    required = [key for key in schema.pop("required") if key != "name"]
+    schema["anyOf"] = [{"required": required}, {"required": ["extends"]}]
+    schema["patternProperties"] = {f"^({'|'.join(Recipe.model_fields)}|profiles)\\.": {}}
+    return schema
+
+
+def schema_text() -> str:
+    """The JSON Schema as it lies beside the shipped recipes."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+def _model(model: type[BaseModel], prefix: str, title: str) -> RenderableType:
+    # The key that tells a mapping's kind comes first, as people write it.
+    keys = sorted(model.model_fields.items(), key=lambda item: not _is_tag(item[1]))
+    entries = [_entry(f"{prefix}{name}", field, name) for name, field in keys]
+    return Group(Text(title, style="bold"), *_indented(_docstring(model)), *entries)
+
+
+def _is_tag(field: FieldInfo) -> bool:
+    return field.is_required() and len(choices(field.annotation)) == 1
+
+
+def _below(key: str, annotation: Any) -> list[RenderableType]:
+    """What stands below a field: the keys of its mapping, or the kinds that its items may be."""
+    inner = element(annotation)
+    held = annotation if inner is None else inner
+    tag = discriminator(held)
+    lines: list[RenderableType] = []
+    for name, model in models(held).items():
+        if tag is None:
+            lines.append(_model(model, f"{key}.", ""))
+        else:
+            first_line = _docstring(model).partition("\n")[0]
+            head = Text.assemble((f"{tag}: {name}", "cyan"), f"  {first_line}")
+            lines.append(_shifted(head, 6))
+    if tag is not None:
+        lines.append(Text(f"\nMore: quantship explain {key}.{next(iter(models(held)))}", "dim"))
+    return lines
+
+
+def _entry(path: str, field: FieldInfo, name: str | None = None) -> RenderableType:
+    standing = default(field)
+    note = "required" if standing is None else f"default {standing}"
+    if path == "name":  # of the recipe: the one default that the loader fills in
+        note = "default: the file's name"
+    head = Text.assemble(
+        (name or path, "bold cyan"), f"  {describe(field)}", (f"  ({note})", "dim")
+    )
+    return Group(_shifted(head, 2), *_indented(cleandoc(field.description or "")))
+
+
+def _file_key(key: str) -> RenderableType:
+    kind, meaning = FILE_KEYS[key]
+    head = Text.assemble((key, "bold cyan"), f"  {kind}", ("  (default null)", "dim"))
+    return Group(_shifted(head, 2), *_indented(meaning))
+
+
+def _indented(text: str) -> list[RenderableType]:
+    """A docstring as a paragraph; nothing for an empty one."""
+    return [_shifted(Text(text.replace("``", "`")), 6)] if text else []
+
+
+def _shifted(text: Text, columns: int) -> RenderableType:
+    return Padding(text, (0, 0, 0, columns), expand=False)
+
+
+def _outlook() -> RenderableType:
+    return Text("\nMore: quantship explain steps, data.train, steps.qat.learning_rate …", "dim")
+
+
+def _docstring(model: type[BaseModel]) -> str:
+    return cleandoc(model.__doc__ or "")
+
+
+def _unknown(key: str) -> UsageError:
+    known = [*FILE_KEYS, *walk(Recipe)]
+    parent, _, last = key.rpartition(".")
+    while parent and parent not in known:
+        parent, _, last = parent.rpartition(".")
+    below = f"{parent}." if parent else ""
+    siblings = [
+        path.removeprefix(below)
+        for path in known
+        if path.startswith(below) and "." not in path.removeprefix(below)
+    ]
+    homes = [path for path in known if path.endswith(f".{key}")]
+    hint = suggest(last, siblings) or (f"Did you mean {' or '.join(homes[:4])}? " if homes else "")
+    keys = f"Keys {f'of {parent}' if parent else 'at the top'}: {', '.join(siblings)}."
+    return UsageError(f"the recipe language has no key '{key}'.\n    {hint}{keys}")

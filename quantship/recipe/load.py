@@ -1,0 +1,163 @@
+"""From a YAML file to a checked Recipe, or to every problem it has, with file and line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from quantship.errors import Problem, RecipeError
+from quantship.recipe import files
+from quantship.recipe.language import Recipe
+from quantship.recipe.layers import Items, choose_profile, override, profiles, read_chain
+from quantship.recipe.problems import explain_error, given, spot
+from quantship.recipe.resolve import Finding, resolve
+from quantship.recipe.yaml_source import Key, Place, Value, dotted, locate, plain
+
+_SHAPING = {"name", "stage", "input", "scheme", "lowering", "adapter"}
+"""Keys that other parts of a recipe refer to or depend on."""
+
+
+def load(path: Path, *, overrides: Sequence[str] = (), profile: str | None = None) -> Recipe:
+    """Read a recipe: what it extends, the file, one of its profiles, settings; then check it.
+
+    Every step of the recipe that comes back has its name, input and scheme filled in. Nothing is
+    written to disk.
+
+    Args:
+        path: The YAML file.
+        overrides: ``KEY=VALUE`` settings; keys are dotted, values are YAML.
+        profile: Name of one of the file's profiles.
+
+    Raises:
+        RecipeError: Everything that is wrong, each with file, line, key and remedy.
+    """
+    problems: list[Problem] = []
+    items = read_chain(path, problems)
+    profiles(items, problems)
+    recipe = _compose(path, items, overrides, profile, problems)
+    return _flawless(recipe, problems)
+
+
+def check(path: Path, *, overrides: Sequence[str] = (), profile: str | None = None) -> Recipe:
+    """As ``load``, and try the recipe without a profile and with each one as well.
+
+    Raises:
+        RecipeError: Everything that is wrong with any of them.
+    """
+    problems: list[Problem] = []
+    items = read_chain(path, problems)
+    recipe = _compose(path, items, overrides, profile, problems)
+    for other in (None, *profiles(items, problems)):
+        if other != profile:
+            _compose(path, items, overrides, other, problems)
+    return _flawless(recipe, problems)
+
+
+def _flawless(recipe: Recipe | None, problems: Sequence[Problem]) -> Recipe:
+    if problems:
+        raise RecipeError(sorted(dict.fromkeys(problems), key=_by_place))
+    assert recipe is not None
+    return recipe
+
+
+def _compose(
+    path: Path,
+    items: Items,
+    overrides: Sequence[str],
+    profile: str | None,
+    problems: list[Problem],
+) -> Recipe | None:
+    """The recipe of these layers; None, with problems added, where it is none."""
+    if profile is not None:
+        items = choose_profile(items, profile, problems)
+    items = override(items, overrides, problems)
+    source = Value({key: item for key, item in items.items() if key != "profiles"}, Place(path, 1))
+    values = {"name": _name(path)} | plain(source)
+    errors = _validation_errors(values)
+    problems += [explain_error(error, source) for error in errors]
+    broken = {spot(error["loc"]).key for error in errors}
+    recipe, kept = _salvage(values, broken)
+    if recipe is None:
+        return None
+    resolved, findings = resolve(recipe)
+    findings += files.find_problems(resolved)
+    findings += _booleans_taken_as_numbers(kept, recipe.model_dump(), ())
+    problems += _as_problems([each for each in findings if each.key not in broken], source)
+    return resolved
+
+
+def _validation_errors(values: dict[str, Any]) -> list[ErrorDetails]:
+    try:
+        Recipe.model_validate(values)
+    except ValidationError as error:
+        # A list with nothing but broken items is "too short" to pydantic; that says nothing new.
+        return [
+            detail
+            for detail in error.errors(include_url=False)
+            if not (detail["type"] == "too_short" and detail["input"])
+        ]
+    return []
+
+
+def _booleans_taken_as_numbers(value: Any, made: Any, key: Key) -> Iterator[Finding]:
+    """Where ``true`` became 1: pydantic lets it pass, and nobody means it."""
+    if isinstance(value, dict) and isinstance(made, dict):
+        for name in value.keys() & made.keys():
+            yield from _booleans_taken_as_numbers(value[name], made[name], (*key, name))
+    elif isinstance(value, list) and isinstance(made, tuple | list):
+        for index, (item, made_item) in enumerate(zip(value, made, strict=True)):
+            yield from _booleans_taken_as_numbers(item, made_item, (*key, index))
+    elif isinstance(value, bool) and not isinstance(made, bool):
+        yield Finding(key, f"expected a number, got {given(value)}", "Give a number.")
+
+
+def _salvage(values: dict[str, Any], broken: set[Key]) -> tuple[Recipe | None, dict[str, Any]]:
+    """The recipe without its broken keys, so that the rest can be checked in the same go.
+
+    None where what is left is no recipe, or where the broken keys shape the rest of it.
+    """
+    kept = _without(values, broken, ())
+    if any(key and key[-1] in _SHAPING for key in broken):
+        return None, kept
+    try:
+        return Recipe.model_validate(kept), kept
+    except ValidationError:
+        return None, kept
+
+
+def _without(value: Any, broken: set[Key], key: Key) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _without(item, broken, (*key, name))
+            for name, item in value.items()
+            if (*key, name) not in broken
+        }
+    if isinstance(value, list):
+        # Items stay where they are, broken or not, so that keys still fit.
+        return [_without(item, broken, (*key, index)) for index, item in enumerate(value)]
+    return value
+
+
+def _as_problems(findings: Iterable[Finding], source: Value) -> list[Problem]:
+    problems = []
+    for finding in findings:
+        place = locate(source, finding.key)
+        note = " (from --set)" if place.file is None else ""
+        message = finding.message + note
+        key = dotted(finding.key)
+        problems.append(Problem(message, place.file, place.line, key, finding.remedy))
+    return problems
+
+
+def _by_place(problem: Problem) -> tuple[str, int]:
+    return (str(problem.file or ""), problem.line or 0)
+
+
+def _name(path: Path) -> str:
+    """A file's name without its suffix, in the letters that a recipe's name may have."""
+    return re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).lstrip("._-") or "recipe"

@@ -1,0 +1,206 @@
+"""What only the whole recipe shows: names and inputs filled in, and whether the parts fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from quantship.exporters.lowering import reject
+from quantship.quant.scheme import SCHEMES, Scheme
+from quantship.recipe.keys import suggest
+from quantship.recipe.language import (
+    MODEL,
+    AnyStep,
+    ExportStep,
+    FinetuneStep,
+    QatStep,
+    QuantizeStep,
+    Recipe,
+)
+from quantship.recipe.yaml_source import Key
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong at a key; becomes a Problem once the key's file and line are known."""
+
+    key: Key
+    message: str
+    remedy: str
+
+
+RESERVED = {
+    MODEL: "the model that the recipe starts from",
+    "data": "the prepared data",
+    "benchmark": "the benchmark",
+}
+"""Names that no step can have, because a run calls something else so."""
+
+
+def exported_as(step: ExportStep) -> dict[str, str]:
+    """What a run calls the models that an export makes, by the names of its inputs."""
+    assert step.input is not None
+    if step.name in (None, step.stage):
+        return {source: f"{source}-onnx" for source in step.input}
+    if len(step.input) == 1:
+        return {step.input[0]: str(step.name)}
+    return {source: f"{step.name}-{source}" for source in step.input}
+
+
+def resolve(recipe: Recipe) -> tuple[Recipe, list[Finding]]:
+    """The recipe with every step's name, input and scheme filled in, and what is wrong with it.
+
+    Where something is wrong, the filled-in recipe holds it as it was given.
+    """
+    steps = tuple(step.model_copy(update={"name": _name(step)}) for step in recipe.steps)
+    findings = list(_name_findings(recipe.steps))
+    filled: list[AnyStep] = []
+    for index, step in enumerate(steps):
+        inputs = _inputs(step) or (_nearest(step, filled),)
+        changes: dict[str, object] = {
+            "input": inputs if isinstance(step, ExportStep) else inputs[0]
+        }
+        if isinstance(step, QatStep | QuantizeStep):
+            changes["scheme"] = step.scheme or recipe.scheme
+        filled.append(step.model_copy(update=changes))
+        findings += _input_findings(index, inputs, steps)
+    resolved = recipe.model_copy(update={"steps": tuple(filled)})
+    findings += _scheme_findings(resolved)
+    findings += _training_findings(resolved)
+    findings += _model_name_findings(resolved)
+    return resolved, findings
+
+
+def _name(step: AnyStep) -> str:
+    return step.name or step.stage
+
+
+def _inputs(step: AnyStep) -> tuple[str, ...]:
+    """The inputs that a step names."""
+    if step.input is None:
+        return ()
+    return (step.input,) if isinstance(step.input, str) else step.input
+
+
+def _accepts(step: AnyStep, source: AnyStep | None) -> bool:
+    """Whether a step can work on what another leaves; None stands for the model."""
+    if isinstance(step, ExportStep):
+        return not isinstance(source, ExportStep)
+    return source is None or isinstance(source, FinetuneStep)
+
+
+def _nearest(step: AnyStep, before: Sequence[AnyStep]) -> str:
+    return next((_name(other) for other in reversed(before) if _accepts(step, other)), MODEL)
+
+
+def _name_findings(steps: Sequence[AnyStep]) -> Iterator[Finding]:
+    taken: dict[str, AnyStep] = {}
+    for index, step in enumerate(steps):
+        name, key = _name(step), ("steps", index, "name")
+        other = taken.setdefault(name, step)
+        if name in RESERVED:
+            message = f"the name '{name}' means {RESERVED[name]}"
+            yield Finding(key, message, "Choose another name.")
+        elif other is not step and other.name is None and step.name is None:
+            message = f"a second {step.stage} step, and neither has a name"
+            yield Finding(("steps", index), message, f"Name them, as `name: {step.stage}-2`.")
+        elif other is not step:
+            yield Finding(key, f"another step is called '{name}'", "Give each its own name.")
+
+
+def _input_findings(
+    index: int, inputs: Sequence[str], steps: Sequence[AnyStep]
+) -> Iterator[Finding]:
+    """What is wrong with the inputs of one step."""
+    step, key = steps[index], ("steps", index, "input")
+    before = {MODEL: None} | {_name(other): other for other in steps[:index]}
+    possible = [name for name, other in before.items() if _accepts(step, other)]
+    remedy = f"Possible here: {', '.join(possible)}."
+    later = [_name(other) for other in steps[index + 1 :]]
+    if len(set(inputs)) < len(inputs):
+        yield Finding(key, "names a step twice", "Name each input once.")
+    if step.input == ():
+        yield Finding(key, "an export needs at least one input", remedy)
+    for name in inputs:
+        if name in possible:
+            continue
+        if name in before:
+            made = (
+                "a quantized model" if isinstance(before[name], QatStep | QuantizeStep) else "ONNX"
+            )
+            wanted = "a model to export" if isinstance(step, ExportStep) else "a float model"
+            yield Finding(key, f"'{name}' leaves {made}, and {step.stage} needs {wanted}", remedy)
+        elif name == _name(step):
+            yield Finding(key, f"step '{name}' is its own input", remedy)
+        elif name in later:
+            circle = _circle(_name(step), name, steps)
+            message = (
+                f"inputs go in a circle: {' → '.join(circle)}"
+                if circle
+                else f"step '{name}' comes later"
+            )
+            yield Finding(key, message, f"A step reads only what earlier ones left. {remedy}")
+        else:
+            yield Finding(key, f"no step is called '{name}'", suggest(name, possible) + remedy)
+
+
+def _circle(start: str, following: str, steps: Sequence[AnyStep]) -> list[str]:
+    """The way from a step along its inputs' first inputs back to itself; empty if there is none."""
+    inputs = {_name(step): _inputs(step) for step in steps}
+    way = [start, following]
+    while len(way) <= len(steps) + 1:
+        if way[-1] == start:
+            return way
+        further = inputs.get(way[-1])
+        if not further:
+            return []
+        way.append(start if start in further else further[0])
+    return []
+
+
+def _scheme_findings(recipe: Recipe) -> Iterator[Finding]:
+    """Steps without a scheme, and exports whose lowering cannot carry the scheme."""
+    schemes: dict[str, Scheme | None] = {MODEL: None}
+    for index, step in enumerate(recipe.steps):
+        if isinstance(step, FinetuneStep):
+            schemes[_name(step)] = None
+        elif isinstance(step, QatStep | QuantizeStep) and step.scheme is None:
+            remedy = f"Give `scheme:` here or for the whole recipe: {', '.join(sorted(SCHEMES))}."
+            yield Finding(("steps", index, "scheme"), "no scheme is given", remedy)
+        elif isinstance(step, QatStep | QuantizeStep):
+            schemes[_name(step)] = SCHEMES[str(step.scheme)]
+        else:
+            yield from _lowering_findings(index, step, schemes)
+
+
+def _lowering_findings(
+    index: int, step: ExportStep, schemes: dict[str, Scheme | None]
+) -> Iterator[Finding]:
+    for name in _inputs(step):
+        reason = reject(schemes[name], step.lowering) if name in schemes else None
+        if reason:
+            message = f"cannot export '{name}': {reason}"
+            remedy = "Choose another lowering, or export this model in a step of its own."
+            yield Finding(("steps", index, "lowering"), message, remedy)
+
+
+def _training_findings(recipe: Recipe) -> Iterator[Finding]:
+    training = [_name(step) for step in recipe.steps if isinstance(step, FinetuneStep | QatStep)]
+    if training and not recipe.data.train:
+        message = f"nothing to train on, and {' and '.join(training)} would train"
+        yield Finding(("data", "train"), message, "Give data.train a list of sources.")
+
+
+def _model_name_findings(recipe: Recipe) -> Iterator[Finding]:
+    """Exports that take another model's name, and models to push that nothing makes."""
+    models = [_name(step) for step in recipe.steps if not isinstance(step, ExportStep)]
+    for index, step in enumerate(recipe.steps):
+        for name in exported_as(step).values() if isinstance(step, ExportStep) else ():
+            if name in models:
+                message = f"exports a model as '{name}', which is the name of another"
+                yield Finding(("steps", index), message, "Rename one of the steps.")
+            models.append(name)
+    for index, name in enumerate(recipe.push.models if recipe.push else ()):
+        if name not in models:
+            remedy = f"{suggest(name, models)}Models: {', '.join(models)}."
+            yield Finding(("push", "models", index), f"no model is called '{name}'", remedy)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from quantship.errors import RecipeError
+from quantship.recipe import Recipe, load
+from quantship.recipe.keys import annotated, choices, element, models, walk
+
+# Holds every key there is: each list has one item of each kind, so that `--set` can reach all.
+EVERYTHING = """\
+name: everything
+model: {tiny: {}}
+data:
+  train: &sources
+    - {adapter: builtin}
+    - {adapter: chat, path: THIS}
+    - {adapter: gsm8k, path: THIS}
+    - {adapter: hub, dataset: me/it, prompt: q, completion: a}
+    - {adapter: mbpp, path: THIS}
+    - {adapter: squad, path: THIS}
+    - {adapter: wikitext, path: THIS}
+  eval: *sources
+steps:
+  - {stage: finetune, input: model}
+  - {stage: qat, input: model, scheme: w8a8}
+  - {stage: quantize, input: model, scheme: w8a8}
+  - {stage: export, input: model}
+push: {repo: me/it, models: [qat]}
+"""
+NUMBERS = ["7", "2", "1", "0.25", "256", "2048"]
+WORDS = ["true", "false", "other", "me/other", "finetune", "[finetune]", "OTHER"]
+SPECIAL = {
+    # One of several that exclude each other, or with a single value: changed by other tests.
+    "model.path",
+    "model.hub",
+    "steps.quantize.algorithm",
+    "steps.finetune.input",
+    *(f"data.{part}.hub.{column}" for part in ("train", "eval") for column in ("messages", "text")),
+}
+
+
+def leaves() -> list[str]:
+    keys = list(walk(Recipe))
+    tags = {key for key in keys if key.rpartition(".")[2] in ("stage", "adapter")}
+    inner = {key.rpartition(".")[0] for key in keys}
+    return [key for key in keys if key not in inner | tags | SPECIAL]
+
+
+def choices_at(key: str) -> list[str]:
+    here: Any = Recipe
+    for part in key.split("."):
+        inner = element(here)
+        known = models(here if inner is None else inner)
+        here = annotated(known[""].model_fields[part]) if "" in known else known[part]
+    return choices(here)
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    found: dict[str, Any] = {}
+    for key, item in items:
+        called = item.get("stage", item.get("adapter", key)) if isinstance(item, dict) else key
+        path = f"{prefix}.{called}".lstrip(".")
+        found |= flat(item, path) if isinstance(item, dict | list) else {path: item}
+    return found
+
+
+@pytest.fixture
+def everything(tmp_path: Path) -> Path:
+    """A recipe that holds every key of the language."""
+    path, other = tmp_path / "everything.yaml", tmp_path / "other.txt"
+    path.write_text(EVERYTHING.replace("THIS", str(path)))
+    other.touch()
+    return path
+
+
+def test_every_field_is_documented() -> None:
+    def visit(model: type[BaseModel]) -> None:
+        assert model.__doc__, model
+        for name, field in model.model_fields.items():
+            assert field.description or name in ("stage", "adapter"), (model, name)
+            annotation = annotated(field)
+            inner = element(annotation)
+            for below in models(annotation if inner is None else inner).values():
+                visit(below)
+
+    visit(Recipe)
+
+
+@pytest.mark.parametrize("key", leaves())
+def test_any_option_can_be_changed_and_changes_the_dump_there_only(
+    everything: Path, key: str
+) -> None:
+    # What is pushed has to be a step's name, which is about to change.
+    rest = ["push=null"] if key.endswith(".name") else []
+    before = flat(load(everything, overrides=rest).model_dump(mode="json"))
+    other = str(everything.with_name("other.txt"))
+    for value in [*choices_at(key), *NUMBERS, *WORDS]:
+        setting = value.replace("OTHER", other)
+        try:
+            recipe = load(everything, overrides=[*rest, f"{key}={setting}"])
+        except RecipeError:
+            continue
+        after = flat(recipe.model_dump(mode="json"))
+        changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+        if changed:
+            assert all(k == key or k.startswith(f"{key}.") for k in changed)
+            return
+    pytest.fail(f"nothing else can stand at {key}")
+
+
+def test_a_recipe_cannot_be_changed(everything: Path) -> None:
+    recipe = load(everything)
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.seed = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.steps[0].learning_rate = 3.0  # type: ignore[union-attr]
+
+
+def test_the_dump_is_the_recipe(everything: Path) -> None:
+    recipe = load(everything)
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_a_model_may_be_one_word(write: Callable[..., Path]) -> None:
+    recipe = load(write(), overrides=["model=HuggingFaceTB/SmolLM2-135M-Instruct"])
+    assert recipe.model.hub == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert recipe.model.revision == "main"
