@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantship.artifact import Artifact, digest_tree, fingerprint
-from quantship.errors import QuantshipError, UsageError
+from quantship.errors import QuantshipError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,33 +23,6 @@ def from_directory(path: Path) -> Artifact:
     return Artifact(
         resolved, "model", fingerprint("model", 1, {"content": digest_tree(resolved)}, {}), {}
     )
-
-
-def hub_commit(repo: str, revision: str) -> str:
-    """The commit that a branch or tag of a Hub model stands for, from the Hub or from the cache.
-
-    Raises:
-        UsageError: There is no such model, no access, or no network and no cached copy.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        sha = HfApi().model_info(repo, revision=revision).sha
-        return sha or revision
-    except HfHubHTTPError as error:
-        raise UsageError(
-            f"model '{repo}' (revision {revision}) is not to be had: {error}"
-        ) from error
-    except (OSError, RuntimeError):
-        pass  # offline: the cache may know it
-    try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True)).name
-    except LocalEntryNotFoundError as error:
-        raise UsageError(
-            f"model '{repo}' (revision {revision}) is not in the local cache and the Hub cannot "
-            "be reached; check the network, or give a local directory: --set model=DIR"
-        ) from error
 
 
 def from_hub(repo: str, commit: str, *, download: bool) -> Artifact:

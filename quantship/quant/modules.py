@@ -61,7 +61,8 @@ def formats(
         token embedding. A tied head is left out: it is the embedding.
 
     Raises:
-        ValueError: A layer's input features cannot be cut into the scheme's groups.
+        ValueError: A layer's input features cannot be cut into the scheme's groups, or the token
+            embedding does more than look up.
     """
     head = model.get_output_embeddings()  # type: ignore[operator]
     embedding = model.get_input_embeddings()  # type: ignore[operator]
@@ -76,6 +77,8 @@ def formats(
         else:
             continue
         if name in found:
+            if isinstance(module, nn.Embedding):
+                _require_plain(module, name, scheme)
             group, width = found[name][0].group_size, module.weight.shape[-1]
             if group is not None and width % group:
                 raise ValueError(
@@ -84,6 +87,17 @@ def formats(
                     "whose group size divides them"
                 )
     return found
+
+
+def _require_plain(embedding: nn.Embedding, name: str, scheme: Scheme) -> None:
+    # Gemma's scales what it looks up, and transformers 5.23 does not bring that scale back when it
+    # loads a quantized checkpoint: better no training than a model that cannot be loaded.
+    if type(embedding) not in (nn.Embedding, FakeQuantEmbedding):
+        raise ValueError(
+            f"scheme '{scheme.name}' quantizes the token embedding, and '{name}' is a "
+            f"{type(embedding).__name__}, which does more than look up rows; choose a scheme that "
+            "leaves the embedding in float"
+        )
 
 
 def prepare_qat(model: nn.Module, scheme: Scheme) -> nn.Module:

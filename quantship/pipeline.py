@@ -1,0 +1,190 @@
+"""Run a recipe: every job finds its artifact or makes it, and the report is written at the end."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from quantship import artifact, models
+from quantship import plan as planning
+from quantship.artifact import Artifact
+from quantship.errors import QuantshipError, StageError, UsageError
+from quantship.estimate import needs, tiny_parameters
+from quantship.job import OUTSIDE, Job, Node, Plan
+from quantship.plan import STAGES
+from quantship.recipe.language import Recipe
+from quantship.reporting.schema import Report
+from quantship.stages import push, report
+
+EventKind = Literal["reused", "started", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to tell the user while a recipe runs.
+
+    Args:
+        kind: What happened.
+        step: Name of the job.
+        stage: Its stage.
+        seconds: How long it took; None before it has ended.
+        detail: More, in words; may be empty.
+    """
+
+    kind: EventKind
+    step: str
+    stage: str
+    seconds: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves.
+
+    Args:
+        report_dir: Directory with report.json, report.md, report.html and links to the models.
+        report: The report.
+        artifacts: Finished directories by the name of the job.
+    """
+
+    report_dir: Path
+    report: Report
+    artifacts: dict[str, Artifact]
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One line of ``--plan``.
+
+    Args:
+        name: Name of the job.
+        stage: Its stage.
+        reused: Whether its artifact is there already.
+        path: Where its artifact lies or will lie.
+        disk_bytes: Roughly what it will write; None where that is not known.
+        memory_bytes: Roughly what it will need at its peak; None where that is not known.
+    """
+
+    name: str
+    stage: str
+    reused: bool
+    path: Path
+    disk_bytes: int | None
+    memory_bytes: int | None
+
+
+def run(
+    recipe: Recipe, root: Path, notify: Callable[[Event], None] = lambda event: None
+) -> RunResult:
+    """Run a recipe from start to end, reusing whatever is there.
+
+    Args:
+        recipe: As ``recipe.load`` returns it.
+        root: Where artifacts and reports land.
+        notify: Told of every job.
+
+    Raises:
+        UsageError: Another run uses ``root``, or the model is not to be had.
+        StageError: A stage failed.
+        KeyboardInterrupt: The user stopped it; the same call goes on from there.
+    """
+    began = time.monotonic()
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(
+            f"another run is using {root}; wait for it, or give --artifacts"
+        ) from error
+    with lock:
+        jobs = planning.make(recipe, download=True)
+        made: dict[str, Artifact] = {}
+        for node in jobs.nodes:
+            if jobs.source is not None and node.stage == OUTSIDE:
+                made[node.name] = jobs.source
+            else:
+                made[node.name] = _make(node, made, root, notify)
+        result = report.build(recipe, jobs, made, root, duration_s=time.monotonic() - began)
+        report_dir = report.save(result, jobs, made, root)
+        if recipe.push is not None:
+            notify(Event("started", "push", "push"))
+            url = push.upload(recipe.push, made, report_dir)
+            notify(Event("finished", "push", "push", detail=url))
+    return RunResult(report_dir, result, made)
+
+
+def plan(recipe: Recipe, root: Path) -> list[PlannedStep]:
+    """What ``run`` would do, without doing any of it."""
+    jobs = planning.make(recipe, download=False)
+    known = _num_parameters(recipe, jobs)
+    lines = []
+    for node in jobs.nodes:
+        if node.stage == OUTSIDE:
+            continue
+        needed = needs(node, known) if known is not None else None
+        lines.append(
+            PlannedStep(
+                name=node.name,
+                stage=node.stage,
+                reused=artifact.find(root, node.stage, node.fingerprint) is not None,
+                path=artifact.directory(root, node.stage, node.fingerprint),
+                disk_bytes=needed.disk_bytes if needed else None,
+                memory_bytes=needed.memory_bytes if needed else None,
+            )
+        )
+    return lines
+
+
+def _make(
+    node: Node, made: dict[str, Artifact], root: Path, notify: Callable[[Event], None]
+) -> Artifact:
+    found = artifact.find(root, node.stage, node.fingerprint)
+    if found is not None:
+        notify(Event("reused", node.name, node.stage))
+        return found
+    notify(Event("started", node.name, node.stage))
+    inputs = {role: made[name] for role, name in node.inputs.items()}
+    final = artifact.directory(root, node.stage, node.fingerprint)
+    partial = artifact.begin(final)
+    began = time.monotonic()
+    try:
+        facts = STAGES[node.stage].run(
+            Job(node.settings, inputs, partial, final.with_name(final.name + ".resume"))
+        )
+    except Exception as error:
+        (partial / "error.log").write_text(traceback.format_exc())
+        notify(Event("failed", node.name, node.stage, time.monotonic() - began))
+        raise StageError(node.name, _in_words(error), partial) from error
+    seconds = time.monotonic() - began
+    assert node.settings is not None
+    finished = artifact.finish(
+        partial,
+        stage=node.stage,
+        fingerprint=node.fingerprint,
+        settings=planning.describe(node.settings),
+        inputs={role: item.fingerprint for role, item in inputs.items()},
+        facts=facts,
+        duration_s=seconds,
+    )
+    notify(Event("finished", node.name, node.stage, seconds))
+    return finished
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, QuantshipError) else f"{type(error).__name__}: {error}"
+
+
+def _num_parameters(recipe: Recipe, jobs: Plan) -> int | None:
+    if recipe.model.tiny is not None:
+        return tiny_parameters(recipe.model.tiny)
+    if jobs.source is not None and jobs.source.path.is_dir():
+        return models.num_parameters(jobs.source.path)
+    return None

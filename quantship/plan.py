@@ -1,0 +1,207 @@
+"""From a recipe to the jobs that make it: what runs, on what, and what is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from quantship import artifact, hardware, hub, models
+from quantship.artifact import Artifact
+from quantship.data import Source, hub_dataset, local_files
+from quantship.exporters import lowering
+from quantship.frozen import Frozen
+from quantship.job import OUTSIDE, Node, Plan
+from quantship.quant.scheme import SCHEMES, Scheme
+from quantship.recipe.language import (
+    MODEL,
+    AnyStep,
+    Evaluation,
+    ExportStep,
+    FinetuneStep,
+    QatStep,
+    QuantizeStep,
+    Recipe,
+)
+from quantship.recipe.resolve import exported_as
+from quantship.stages import benchmark, data, evaluate, export, finetune, qat, quantize, tiny
+
+STAGES: dict[str, ModuleType] = {
+    "tiny": tiny,
+    "data": data,
+    "finetune": finetune,
+    "qat": qat,
+    "quantize": quantize,
+    "export": export,
+    "evaluate": evaluate,
+    "benchmark": benchmark,
+}
+"""Every stage: a module with ``REVISION``, which goes up when its results change, and ``run``."""
+
+DATA = "data"
+
+
+def make(recipe: Recipe, *, download: bool) -> Plan:
+    """Plan a resolved recipe.
+
+    Args:
+        recipe: As ``recipe.load`` returns it: names, inputs and schemes filled in.
+        download: Fetch a Hub model now; else only look up its commit.
+
+    Raises:
+        UsageError: The model is not to be had.
+    """
+    source = _source(recipe, download=download)
+    planner = _Planner(recipe)
+    if source is None:
+        assert recipe.model.tiny is not None
+        settings = tiny.Settings(dimensions=recipe.model.tiny, seed=recipe.seed)
+        planner.add(MODEL, "tiny", settings, {}, group="baseline")
+    else:
+        planner.nodes[MODEL] = Node(MODEL, OUTSIDE, None, {}, None, "baseline", source.fingerprint)
+    planner.add(DATA, "data", _data_settings(recipe), {"model": MODEL})
+    for step in recipe.steps:
+        planner.add_step(step)
+    if recipe.evaluation is not None:
+        planner.add_evaluations(recipe.evaluation)
+    if recipe.benchmark is not None:
+        planner.add_benchmark()
+    return Plan(tuple(planner.nodes.values()), source)
+
+
+def _source(recipe: Recipe, *, download: bool) -> Artifact | None:
+    if recipe.model.path is not None:
+        return models.from_directory(recipe.model.path)
+    if recipe.model.hub is not None:
+        commit = hub.commit(recipe.model.hub, recipe.model.revision, "model")
+        return models.from_hub(recipe.model.hub, commit, download=download)
+    return None
+
+
+def _data_settings(recipe: Recipe) -> data.Settings:
+    pinned = recipe.data.model_copy(
+        update={
+            "train": tuple(map(_pinned, recipe.data.train)),
+            "eval": tuple(map(_pinned, recipe.data.eval)),
+        }
+    )
+    sources = (*pinned.train, *pinned.eval)
+    digests = tuple(
+        tuple(artifact.digest_file(path) for path in local_files(source)) for source in sources
+    )
+    return data.Settings(data=pinned, seed=recipe.seed, file_digests=digests)
+
+
+def _pinned(source: Source) -> Source:
+    """The source with its revision on the Hub resolved to a commit, where it has one."""
+    remote = hub_dataset(source)
+    if remote is None:
+        return source
+    return source.model_copy(update={"revision": hub.commit(*remote, "dataset")})
+
+
+class _Planner:
+    """Collects nodes, each with the fingerprint of all that goes into it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self.nodes: dict[str, Node] = {}
+
+    def add(
+        self,
+        name: str,
+        stage: str,
+        settings: Frozen,
+        inputs: Mapping[str, str],
+        *,
+        scheme: Scheme | None = None,
+        group: str = "",
+    ) -> None:
+        hashes = {role: self.nodes[node].fingerprint for role, node in inputs.items()}
+        fingerprint = artifact.fingerprint(
+            stage, STAGES[stage].REVISION, describe(settings), hashes
+        )
+        self.nodes[name] = Node(name, stage, settings, inputs, scheme, group, fingerprint)
+
+    def add_step(self, step: AnyStep) -> None:
+        if isinstance(step, ExportStep):
+            self._add_exports(step)
+            return
+        assert step.name is not None
+        assert step.input is not None
+        inputs = {"model": step.input}
+        if isinstance(step, FinetuneStep):
+            settings = finetune.Settings(step=step, seed=self._recipe.seed)
+            inputs["data"] = DATA
+            self.add(step.name, "finetune", settings, inputs, group="finetune")
+            return
+        assert step.scheme is not None
+        scheme = SCHEMES[step.scheme]
+        if isinstance(step, QatStep):
+            inputs["data"] = DATA
+            qat_settings = qat.Settings(step=step, scheme=scheme, seed=self._recipe.seed)
+            self.add(step.name, "qat", qat_settings, inputs, scheme=scheme, group="qat")
+        elif isinstance(step, QuantizeStep):
+            ptq_settings = quantize.Settings(step=step, scheme=scheme)
+            self.add(step.name, "quantize", ptq_settings, inputs, scheme=scheme, group="ptq")
+
+    def _add_exports(self, step: ExportStep) -> None:
+        for source, name in exported_as(step).items():
+            scheme = self.nodes[source].scheme
+            form = step.lowering
+            if form == "auto":
+                form = lowering.choose(scheme, hardware.has_vnni())
+            self.add(
+                name,
+                "export",
+                export.Settings(lowering=form, scheme=scheme),
+                {"model": source},
+                scheme=scheme,
+                group=self.nodes[source].group,
+            )
+
+    def add_evaluations(self, evaluation: Evaluation) -> None:
+        settings = evaluate.Settings(
+            batch_size=evaluation.batch_size,
+            limit=evaluation.limit,
+            parity_sequences=evaluation.parity_sequences,
+        )
+        for node in self._measured():
+            inputs = {"model": node.name, "data": DATA}
+            if node.stage == "export":
+                inputs["reference"] = node.inputs["model"]
+            self.add(f"evaluate {node.name}", "evaluate", settings, inputs)
+
+    def add_benchmark(self) -> None:
+        assert self._recipe.benchmark is not None
+        settings = benchmark.Settings(
+            benchmark=self._recipe.benchmark,
+            threads=self._recipe.benchmark.threads or hardware.num_threads(),
+            seed=self._recipe.seed,
+            machine={"cpu": hardware.cpu_model(), **hardware.versions()},
+        )
+        inputs = {node.name: node.name for node in self._measured()}
+        self.add("benchmark", "benchmark", settings, {benchmark.VOCABULARY: MODEL, **inputs})
+
+    def _measured(self) -> list[Node]:
+        evaluation = self._recipe.evaluation
+        skip_baseline = evaluation is not None and not evaluation.baseline
+        return [
+            node
+            for node in self.nodes.values()
+            if node.leaves_model and not (skip_baseline and node.group == "baseline")
+        ]
+
+
+def describe(settings: Frozen) -> dict[str, Any]:
+    """Settings as JSON values, without what does not change a result.
+
+    That is a step's name and input, and where a local data file lies: its digest says what it is.
+    """
+    values: dict[str, Any] = settings.model_dump(mode="json")
+    for key in ("name", "input"):
+        values.get("step", {}).pop(key, None)
+    for sources in (values.get("data", {}).get(split, ()) for split in ("train", "eval")):
+        for source in sources:
+            source.pop("path", None)
+    return values

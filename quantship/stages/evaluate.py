@@ -1,0 +1,63 @@
+"""Measure how well a model predicts the evaluation data, and how far it is from its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from quantship.artifact import Facts
+from quantship.frozen import Frozen
+from quantship.job import Job
+
+REVISION = 1
+
+
+class Settings(Frozen):
+    """What an evaluation depends on, beside its inputs."""
+
+    batch_size: int
+    limit: int | None
+    parity_sequences: int
+
+
+def run(job: Job) -> Facts:
+    """Metrics of the ``model`` input; parity with the ``reference`` input where there is one."""
+    from datasets import load_from_disk
+
+    from quantship import progress
+    from quantship.runtimes.base import is_onnx, open_runtime
+    from quantship.tasks import agreement, likelihood
+
+    settings: Settings = job.settings
+    dataset = load_from_disk(str(job.inputs["data"].path / "eval"))
+    size = min(len(dataset), settings.limit or len(dataset))
+    model = job.inputs["model"].path
+    runtime = open_runtime(model)
+    batches = list(_batches(dataset.select(range(size)), settings.batch_size))
+    facts: Facts = {
+        "metrics": likelihood.evaluate(runtime, progress.track(batches, "evaluating", len(batches)))
+    }
+    if "reference" not in job.inputs:
+        return facts
+    reference = job.inputs["reference"].path
+    few = batches[: -(-min(size, settings.parity_sequences) // settings.batch_size)]
+    parity: Facts = dict(
+        agreement.compare(
+            runtime, open_runtime(reference), progress.track(few, "comparing", len(few))
+        )
+    )
+    parity.update(codes_equal=None, tensors_compared=0)
+    if is_onnx(model) and "codes_equal" in job.inputs["model"].facts:
+        from quantship.exporters import codes
+
+        compared = codes.compare(model, reference)
+        parity.update(codes_equal=compared.equal, tensors_compared=compared.tensors_compared)
+    return {**facts, "parity": parity}
+
+
+def _batches(dataset: Any, size: int) -> Iterator[dict[str, Any]]:
+    from quantship.data.prepare import collate
+
+    for start in range(0, len(dataset), size):
+        rows = [dataset[index] for index in range(start, min(start + size, len(dataset)))]
+        yield collate(rows, pad_token_id=0)

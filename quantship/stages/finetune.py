@@ -1,0 +1,41 @@
+"""Train the float model."""
+
+from __future__ import annotations
+
+from quantship.artifact import Facts
+from quantship.frozen import Frozen
+from quantship.job import Job
+from quantship.recipe.language import FinetuneStep
+
+REVISION = 1
+
+
+class Settings(Frozen):
+    """What a fine-tuning depends on, beside its inputs."""
+
+    step: FinetuneStep
+    seed: int
+
+
+def run(job: Job) -> Facts:
+    """Write the trained model as a Hugging Face directory in float32."""
+    from datasets import load_from_disk
+
+    from quantship.models import load_float, load_tokenizer
+    from quantship.training import forget, train
+
+    settings: Settings = job.settings
+    source = job.inputs["model"].path
+    model, tokenizer = load_float(source), load_tokenizer(source)
+    training = train(
+        model,
+        load_from_disk(str(job.inputs["data"].path / "train")),
+        settings.step,
+        pad_token_id=tokenizer.pad_token_id or 0,
+        seed=settings.seed,
+        resume=job.resume,
+    )
+    model.cpu().save_pretrained(job.out)
+    tokenizer.save_pretrained(job.out)
+    forget(job.resume)
+    return {"training": training}

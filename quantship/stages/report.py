@@ -1,0 +1,194 @@
+"""Set all models of a run side by side: one row a model, from what the stages found out."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from quantship import hardware, models
+from quantship.artifact import Artifact
+from quantship.job import Node, Plan
+from quantship.recipe.language import Recipe
+from quantship.reporting import schema, write
+
+FLOAT32_BYTES = 4
+
+
+def build(
+    recipe: Recipe, plan: Plan, made: Mapping[str, Artifact], root: Path, *, duration_s: float
+) -> schema.Report:
+    """Collect the report of a finished run.
+
+    Args:
+        recipe: The resolved recipe.
+        plan: Its jobs.
+        made: Finished artifacts by the name of the job.
+        root: What paths in the report are relative to.
+        duration_s: How long this run took.
+    """
+    return schema.Report(
+        quantship_version=hardware.versions()["quantship"],
+        recipe=recipe.model_dump(mode="json"),
+        name=recipe.name,
+        created=datetime.now(UTC),
+        duration_s=duration_s,
+        environment=_environment(),
+        data=dict(made["data"].facts),
+        models=[_row(node, plan, made, root) for node in plan.nodes if node.leaves_model],
+        training=[
+            _curve(node, made[node.name].facts["training"])
+            for node in plan.nodes
+            if "training" in made[node.name].facts
+        ],
+        notes=_notes(plan, made),
+    )
+
+
+def save(report: schema.Report, plan: Plan, made: Mapping[str, Artifact], root: Path) -> Path:
+    """Write the report and, beside it, a link to each model by its name in the recipe.
+
+    Returns:
+        The directory, ``<root>/runs/<recipe>``.
+    """
+    out = root / "runs" / report.name
+    (out / "models").mkdir(parents=True, exist_ok=True)
+    write.write(report, out)
+    for link in (out / "models").iterdir():
+        link.unlink()
+    for node in plan.nodes:
+        path = made[node.name].path
+        if node.leaves_model and path.is_relative_to(root):
+            (out / "models" / node.name).symlink_to(os.path.relpath(path, out / "models"))
+    fingerprints = {node.name: node.fingerprint for node in plan.nodes}
+    (out / "artifacts.json").write_text(json.dumps(fingerprints, indent=2) + "\n")
+    return out
+
+
+def _row(node: Node, plan: Plan, made: Mapping[str, Artifact], root: Path) -> schema.ModelRow:
+    artifact = made[node.name]
+    is_onnx = node.stage == "export"
+    evaluation: Mapping[str, Any] = (
+        made[f"evaluate {node.name}"].facts if f"evaluate {node.name}" in made else {}
+    )
+    speeds: Mapping[str, Any] = made["benchmark"].facts if "benchmark" in made else {}
+    size = models.weight_bytes(artifact.path)
+    relative = artifact.path.is_relative_to(root)
+    kind: Literal["float", "torchao", "onnx"] = (
+        "onnx" if is_onnx else "torchao" if node.scheme is not None else "float"
+    )
+    return schema.ModelRow(
+        name=node.name,
+        step=node.name,
+        kind=kind,
+        path=str(artifact.path.relative_to(root) if relative else artifact.path),
+        scheme=node.scheme.name if node.scheme is not None else None,
+        size_bytes=size,
+        compression=_float32_bytes(node, plan, made) / size,
+        metrics=evaluation.get("metrics"),
+        benchmark=speeds.get(node.name),
+        parity=_parity(node, artifact, evaluation),
+        lowering=artifact.facts.get("lowering") if node.scheme is not None else None,
+        activation_arithmetic=_activation_arithmetic(node, artifact),
+        group=node.group,
+    )
+
+
+def _parity(node: Node, artifact: Artifact, evaluation: Mapping[str, Any]) -> schema.Parity | None:
+    if "parity" in evaluation:
+        return schema.Parity(reference=node.inputs["model"], **evaluation["parity"])
+    if "parity" not in artifact.facts:
+        return None
+    facts = dict(artifact.facts["parity"])
+    facts.pop("num_probe_tokens")
+    # The stage fails unless the logits are equal to the bit, so these two are exact.
+    assert facts["max_abs_logit_diff"] == 0
+    reference = f"{node.name}, fake-quantized"
+    return schema.Parity(reference=reference, top1_agreement=1.0, kl_nats=0.0, **facts)
+
+
+def _activation_arithmetic(node: Node, artifact: Artifact) -> str | None:
+    if node.scheme is None:
+        return None
+    if node.stage == "export":
+        arithmetic: str = artifact.facts["activation_arithmetic"]
+        return arithmetic
+    if node.scheme.activation is None:
+        return "float32"
+    return "int8, asymmetric, one scale and zero point a token (dequantized)"
+
+
+def _float32_bytes(node: Node, plan: Plan, made: Mapping[str, Artifact]) -> int:
+    """Size of the float32 model in the same kind of file: measured, else from its parameters."""
+    ancestor = node
+    while ancestor.scheme is not None or ancestor.stage == "export":
+        ancestor = plan[ancestor.inputs["model"]]
+    if node.stage == "export":
+        for other in plan.nodes:
+            if other.stage == "export" and other.scheme is None:
+                return models.weight_bytes(made[other.name].path)
+    return models.num_parameters(made[ancestor.name].path) * FLOAT32_BYTES
+
+
+def _curve(node: Node, facts: Mapping[str, Any]) -> schema.TrainingCurve:
+    return schema.TrainingCurve(
+        step=node.name,
+        stage=node.stage,
+        scheme=node.scheme.name if node.scheme is not None else None,
+        points=[
+            schema.TrainingPoint(
+                step=point["step"],
+                loss=point["loss"],
+                learning_rate=point["learning_rate"],
+                grad_norm=point["grad_norm"] if _finite(point["grad_norm"]) else None,
+            )
+            for point in facts["points"]
+        ],
+        seconds=facts["seconds"],
+        tokens_per_s=facts["tokens_per_s"],
+        resumed_from=facts["resumed_from"],
+    )
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _environment() -> schema.Environment:
+    return schema.Environment(
+        cpu_model=hardware.cpu_model(),
+        instruction_sets=list(hardware.instruction_sets()),
+        num_cpus=hardware.num_cpus(),
+        memory_bytes=hardware.memory_bytes(),
+        gpu=hardware.gpu_name(),
+        os=platform.platform(),
+        python=platform.python_version(),
+        versions=hardware.versions(),
+    )
+
+
+def _notes(plan: Plan, made: Mapping[str, Artifact]) -> list[str]:
+    notes = []
+    for split in ("train", "eval"):
+        for source in made["data"].facts.get(split, {}).get("sources", []):
+            if source["over_length"]:
+                notes.append(
+                    f"{source['over_length']} of {source['records']} records of "
+                    f"{source['adapter']} ({split}) are longer than max_length and were left out."
+                )
+    if any(node.stage == "export" and node.scheme is not None for node in plan.nodes):
+        notes.append(
+            "Codes and scales of every quantized ONNX model were read back from its file and "
+            "compared with the checkpoint's."
+        )
+    if "benchmark" in made:
+        notes.append(
+            "PyTorch's prefill computes the last position's logits, as generate() does; the ONNX "
+            "graphs compute all positions'."
+        )
+    return notes

@@ -1,0 +1,204 @@
+"""Training on transformers' Trainer, resumable, for finetune and qat alike."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from quantship import progress
+from quantship.artifact import Facts
+from quantship.data.prepare import collate
+from quantship.recipe.language import TrainingOptions
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, TrainerControl, TrainerState
+
+KEPT_CHECKPOINTS = 2
+
+
+def train(
+    model: PreTrainedModel,
+    dataset: Dataset,
+    options: TrainingOptions,
+    *,
+    pad_token_id: int,
+    seed: int,
+    resume: Path,
+) -> Facts:
+    """Train a model in place.
+
+    Args:
+        model: Float or fake-quantized model.
+        dataset: Columns input_ids and labels, as ``data.prepare`` makes them.
+        options: The step of the recipe.
+        pad_token_id: Fills up the shorter sequences of a batch.
+        seed: Seed of the order of the data and of dropout.
+        resume: Directory for Trainer's checkpoints; an unfinished run of the same step goes on
+            from the last one that is complete.
+
+    Returns:
+        Loss curve, seconds, tokens a second and the step it was resumed from.
+
+    Raises:
+        KeyboardInterrupt: The user, or ``docker stop``, asked for the end; a checkpoint is saved.
+    """
+    arguments = _arguments(options, seed, resume)
+    with progress.bar(options.stage, None) as bar, _stop_requested() as stop:  # type: ignore[attr-defined]
+        watcher = _Watcher(bar, stop)
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=partial(collate, pad_token_id=pad_token_id),
+            callbacks=[watcher],
+        )
+        _silence(trainer)
+        last = _last_complete(resume)
+        began = time.monotonic()
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if stop.is_set():
+        raise KeyboardInterrupt
+    return {
+        "points": [
+            {key: entry[key] for key in ("step", "loss", "learning_rate", "grad_norm")}
+            for entry in trainer.state.log_history
+            if "loss" in entry
+        ],
+        "num_steps": trainer.state.global_step,
+        "seconds": round(time.monotonic() - began, 3),
+        "tokens_per_s": watcher.tokens_per_s(),
+        "seconds_per_step": watcher.median_step_s(),
+        "resumed_from": int(last.name.rsplit("-", 1)[1]) if last else None,
+        "precision": "bfloat16" if arguments.bf16 else "float32",
+    }
+
+
+def forget(resume: Path) -> None:
+    """Delete the checkpoints of a training that has come to its end."""
+    shutil.rmtree(resume, ignore_errors=True)
+
+
+def _arguments(options: TrainingOptions, seed: int, resume: Path) -> TrainingArguments:
+    import torch
+
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    bf16 = options.precision == "bfloat16" or (options.precision == "auto" and has_bf16)
+    return TrainingArguments(
+        output_dir=str(resume),
+        num_train_epochs=options.epochs,
+        max_steps=options.max_steps or -1,
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=options.warmup_ratio,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        bf16=bf16,
+        gradient_checkpointing=options.gradient_checkpointing,
+        save_strategy="steps",
+        save_steps=options.save_steps,
+        save_total_limit=KEPT_CHECKPOINTS,
+        logging_steps=options.logging_steps,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        include_num_input_tokens_seen="non_padding",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _last_complete(resume: Path) -> Path | None:
+    """The newest checkpoint whose trainer state, which Trainer writes last, can be read."""
+    checkpoints = sorted(
+        resume.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True
+    )
+    for path in checkpoints:
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        return path
+    return None
+
+
+def _silence(trainer: Trainer) -> None:
+    """Take away the callback that prints every logged dictionary to standard output."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+
+
+@contextmanager
+def _stop_requested() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second one acts as ever."""
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested
+        return
+    before: dict[signal.Signals, Any] = {}
+
+    def request(number: int, frame: object) -> None:
+        requested.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, request)
+        yield requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Watcher(TrainerCallback):
+    """Moves the progress bar, times the steps, and stops when asked to."""
+
+    def __init__(self, bar: progress.Bar, stop: threading.Event) -> None:
+        self._bar = bar
+        self._stop = stop
+        self._began = 0.0
+        self._step_seconds: list[float] = []
+        self._tokens_before: int | None = None
+        self._tokens = 0
+
+    def tokens_per_s(self) -> float:
+        """Training tokens a second of optimizer steps, padding and saving left out."""
+        seconds = sum(self._step_seconds)
+        return round((self._tokens - (self._tokens_before or 0)) / seconds, 1) if seconds else 0.0
+
+    def median_step_s(self) -> float | None:
+        """Median time of an optimizer step, in seconds."""
+        ordered = sorted(self._step_seconds)
+        return round(ordered[len(ordered) // 2], 4) if ordered else None
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._tokens_before is None:
+            self._tokens_before = state.num_input_tokens_seen
+        self._began = time.perf_counter()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._step_seconds.append(time.perf_counter() - self._began)
+        self._tokens = state.num_input_tokens_seen
+        self._bar.move_to(state.global_step, state.max_steps)
+        if self._stop.is_set():
+            control.should_save = True
+            control.should_training_stop = True
