@@ -1,0 +1,100 @@
+"""What the README shows works as it is shown."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import quantship
+from quantship.exporters.lowering import ACTIVATION_ARITHMETIC
+from quantship.quant.scheme import SCHEMES
+from quantship.recipe import explain
+
+
+@pytest.fixture(scope="module")
+def readme(repository: Path) -> str:
+    return (repository / "README.md").read_text()
+
+
+def blocks(readme: str, language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    return [text for found, text in fenced if found == language]
+
+
+def test_its_recipe_is_sound_in_every_profile(readme: str, tmp_path: Path) -> None:
+    (text,) = blocks(readme, "yaml")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    recipe = quantship.check(path)
+    assert [step.stage for step in recipe.steps] == ["finetune", "quantize", "qat", "export"]
+    smoke = quantship.check(path, profile="smoke")
+    assert smoke.steps[0].model_dump()["max_steps"] == 20
+
+
+def test_its_commands_exist(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from quantship.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(blocks(readme, "yaml")[0])
+    commands = [
+        shlex.split(line, comments=True)
+        for block in blocks(readme, "bash")
+        for line in block.splitlines()
+        if line.startswith("quantship ")
+    ]
+    assert len(commands) >= 6
+    for _, verb, *arguments in commands:
+        shown = CliRunner().invoke(app, [verb, "--help"])
+        assert shown.exit_code == 0
+        for option in (word for word in arguments if word.startswith("--")):
+            assert option in shown.output
+        if verb in ("check", "explain", "schema"):
+            assert CliRunner().invoke(app, [verb, *arguments]).exit_code == 0
+        overrides = [b for a, b in pairwise(arguments) if a == "--set"]
+        if overrides and not overrides[0].startswith("model="):  # ./my-model is the reader's
+            assert quantship.check("recipe.yaml", overrides=overrides).scheme == "w8a16"
+
+
+def test_its_sessions_exist(readme: str, repository: Path) -> None:
+    noxfile = (repository / "noxfile.py").read_text()
+    sessions = set(re.findall(r"nox -s (\w+)", readme))
+    assert sessions >= {"quickstart", "tests", "bench"}
+    assert all(f"def {name}(session" in noxfile for name in sessions)
+
+
+def test_its_python_compiles_and_names_what_there_is(readme: str) -> None:
+    for block in blocks(readme, "python"):
+        compile(block, "README.md", "exec")
+        for name in re.findall(r"quantship\.(\w+)\(", block):
+            assert name in quantship.__all__
+
+
+def test_its_tables_list_all_schemes_and_lowerings(readme: str) -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|", readme, re.MULTILINE)
+    assert [name for name in rows if name in SCHEMES] == list(SCHEMES)
+    assert {name for name in rows if name not in SCHEMES} == set(ACTIVATION_ARITHMETIC) - {"float"}
+
+
+def test_its_adapters_are_those_of_the_language(readme: str) -> None:
+    (line,) = re.findall(r"- adapter: (\w+)\s+# also: (.*)", readme)
+    named = {line[0], *line[1].split(", ")}
+    schema = explain.schema_text()
+    assert all(f'"{name}"' in schema for name in named)
+
+
+def test_its_tree_is_the_tree(readme: str, repository: Path) -> None:
+    (tree,) = [block for block in blocks(readme, "") if block.startswith("quantship/")]
+    for line in tree.splitlines():
+        inside, name = re.match(r"([├└]── )?([\w./]+)", line).groups()  # type: ignore[union-attr]
+        assert (repository / ("quantship" if inside else "") / name).exists(), name
+    stages = re.search(r"stages/ +(.*)", tree)
+    assert stages is not None
+    shown = set(stages.group(1).split())
+    there = {path.stem for path in (repository / "quantship" / "stages").glob("[a-z]*.py")}
+    assert shown == there
