@@ -20,11 +20,31 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from quantship.frozen import Frozen
 
 Facts = dict[str, Any]
 MANIFEST = "artifact.json"
-SCHEMA_VERSION = 1
+
+
+class Manifest(Frozen):
+    """What ``artifact.json`` holds. Paths are relative, so the whole root can be moved."""
+
+    schema_version: Literal[1] = 1
+    stage: str
+    fingerprint: str
+    settings: dict[str, Any]
+    """The stage's own settings, without what does not change its result."""
+    inputs: dict[str, str]
+    """Fingerprint of each input, by role."""
+    facts: Facts
+    """What the stage found out."""
+    duration_s: float
+    finished: str
+    """Time of day in UTC."""
+    files: dict[str, str]
+    """SHA-256 of each file, by its path in the directory."""
 
 
 @dataclass(frozen=True)
@@ -74,24 +94,18 @@ def directory(root: Path, stage: str, fingerprint: str) -> Path:
 def find(root: Path, stage: str, fingerprint: str) -> Artifact | None:
     """The finished artifact with this fingerprint, its files verified; None if there is none.
 
-    A directory whose files are not those its manifest lists is moved aside as ``.partial``, so
-    that it is made anew.
+    Only looks: a directory whose files are not those its manifest lists stays as it is until
+    ``finish`` puts a sound one in its place.
     """
     path = directory(root, stage, fingerprint)
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except FileNotFoundError:
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+        intact = manifest.fingerprint == fingerprint and all(
+            digest_file(path / name) == digest for name, digest in manifest.files.items()
+        )
+    except (OSError, ValueError):
         return None
-    except ValueError:
-        manifest = {}
-    intact = manifest.get("fingerprint") == fingerprint and all(
-        (path / name).is_file() and digest_file(path / name) == digest
-        for name, digest in manifest["files"].items()
-    )
-    if not intact:
-        _replace(path, path.with_name(path.name + ".partial"))
-        return None
-    return Artifact(path, stage, fingerprint, manifest["facts"])
+    return Artifact(path, stage, fingerprint, manifest.facts) if intact else None
 
 
 def begin(path: Path) -> Path:
@@ -112,21 +126,22 @@ def finish(
     facts: Facts,
     duration_s: float,
 ) -> Artifact:
-    """Write the manifest last, flush it, and move the directory to its final place."""
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "stage": stage,
-        "fingerprint": fingerprint,
-        "settings": settings,
-        "inputs": dict(inputs),
-        "facts": facts,
-        "duration_s": round(duration_s, 3),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "files": {
-            file.relative_to(partial).as_posix(): digest_file(file) for file in _files(partial)
-        },
-    }
-    text = json.dumps(manifest, indent=2, allow_nan=False)
+    """Write the manifest last, flush it, and move the directory to its final place.
+
+    Raises:
+        ValueError: The facts hold NaN or infinity, which JSON cannot.
+    """
+    manifest = Manifest(
+        stage=stage,
+        fingerprint=fingerprint,
+        settings=dict(settings),
+        inputs=dict(inputs),
+        facts=facts,
+        duration_s=round(duration_s, 3),
+        finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        files={file.relative_to(partial).as_posix(): digest_file(file) for file in _files(partial)},
+    )
+    text = json.dumps(manifest.model_dump(), indent=2, allow_nan=False)
     with (partial / MANIFEST).open("w") as file:
         file.write(text)
         file.flush()

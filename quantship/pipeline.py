@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -91,20 +93,23 @@ def run(
         notify: Told of every job.
 
     Raises:
-        UsageError: Another run uses ``root``, or the model is not to be had.
+        UsageError: Another run uses ``root``, it cannot be written to, or the model is not to be
+            had.
         StageError: A stage failed.
         KeyboardInterrupt: The user stopped it; the same call goes on from there.
     """
     began = time.monotonic()
-    root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / ".lock")
     try:
-        lock.acquire(timeout=0)
+        root.mkdir(parents=True, exist_ok=True)
+        held = lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(
             f"another run is using {root}; wait for it, or give --artifacts"
         ) from error
-    with lock:
+    except OSError as error:
+        raise UsageError(f"artifacts cannot be kept in {root}: {error.strerror or error}") from error
+    with held:
         jobs = planning.make(recipe, download=True)
         made: dict[str, Artifact] = {}
         for node in jobs.nodes:
@@ -153,27 +158,28 @@ def _make(
     notify(Event("started", node.name, node.stage))
     inputs = {role: made[name] for role, name in node.inputs.items()}
     final = artifact.directory(root, node.stage, node.fingerprint)
+    resume = final.with_name(final.name + ".resume")
     partial = artifact.begin(final)
     began = time.monotonic()
+    assert node.settings is not None
     try:
-        facts = STAGES[node.stage].run(
-            Job(node.settings, inputs, partial, final.with_name(final.name + ".resume"))
+        facts = STAGES[node.stage].run(Job(node.settings, inputs, partial, resume))
+        seconds = time.monotonic() - began
+        finished = artifact.finish(
+            partial,
+            stage=node.stage,
+            fingerprint=node.fingerprint,
+            settings=planning.describe(node.settings),
+            inputs={role: item.fingerprint for role, item in inputs.items()},
+            facts=facts,
+            duration_s=seconds,
         )
     except Exception as error:
-        (partial / "error.log").write_text(traceback.format_exc())
+        with suppress(OSError):  # a full disk is reported as itself
+            (partial / "error.log").write_text(traceback.format_exc())
         notify(Event("failed", node.name, node.stage, time.monotonic() - began))
         raise StageError(node.name, _in_words(error), partial) from error
-    seconds = time.monotonic() - began
-    assert node.settings is not None
-    finished = artifact.finish(
-        partial,
-        stage=node.stage,
-        fingerprint=node.fingerprint,
-        settings=planning.describe(node.settings),
-        inputs={role: item.fingerprint for role, item in inputs.items()},
-        facts=facts,
-        duration_s=seconds,
-    )
+    shutil.rmtree(resume, ignore_errors=True)  # only now is there nothing left to resume
     notify(Event("finished", node.name, node.stage, seconds))
     return finished
 

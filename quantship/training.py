@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import math
 import signal
 import threading
 import time
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -18,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from quantship import progress
 from quantship.artifact import Facts
 from quantship.data.prepare import collate
+from quantship.errors import QuantshipError
 from quantship.recipe.language import TrainingOptions
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def train(
         Loss curve, seconds, tokens a second and the step it was resumed from.
 
     Raises:
+        QuantshipError: The loss or its gradient stopped being a number.
         KeyboardInterrupt: The user, or ``docker stop``, asked for the end; a checkpoint is saved.
     """
     arguments = _arguments(options, seed, resume)
@@ -70,23 +73,14 @@ def train(
     if stop.is_set():
         raise KeyboardInterrupt
     return {
-        "points": [
-            {key: entry[key] for key in ("step", "loss", "learning_rate", "grad_norm")}
-            for entry in trainer.state.log_history
-            if "loss" in entry
-        ],
+        "points": _points(trainer.state.log_history, options.logging_steps),
         "num_steps": trainer.state.global_step,
         "seconds": round(time.monotonic() - began, 3),
         "tokens_per_s": watcher.tokens_per_s(),
         "seconds_per_step": watcher.median_step_s(),
-        "resumed_from": int(last.name.rsplit("-", 1)[1]) if last else None,
+        "resumed_from": _step(last) if last else None,
         "precision": "bfloat16" if arguments.bf16 else "float32",
     }
-
-
-def forget(resume: Path) -> None:
-    """Delete the checkpoints of a training that has come to its end."""
-    shutil.rmtree(resume, ignore_errors=True)
 
 
 def _arguments(options: TrainingOptions, seed: int, resume: Path) -> TrainingArguments:
@@ -110,7 +104,8 @@ def _arguments(options: TrainingOptions, seed: int, resume: Path) -> TrainingArg
         save_strategy="steps",
         save_steps=options.save_steps,
         save_total_limit=KEPT_CHECKPOINTS,
-        logging_steps=options.logging_steps,
+        logging_steps=1,  # a mean over more steps would forget those before a resumption
+        logging_nan_inf_filter=False,  # it would log another loss in place of one that is NaN
         seed=seed,
         data_seed=seed,
         use_cpu=not torch.cuda.is_available(),
@@ -122,18 +117,34 @@ def _arguments(options: TrainingOptions, seed: int, resume: Path) -> TrainingArg
     )
 
 
+def _points(history: list[dict[str, float]], num_steps: int) -> list[Facts]:
+    """Mean losses over every ``num_steps`` steps, the last point over those that are left."""
+    logged = [entry for entry in history if "loss" in entry]
+    groups = [logged[start : start + num_steps] for start in range(0, len(logged), num_steps)]
+    return [
+        {
+            "step": group[-1]["step"],
+            "loss": fmean(entry["loss"] for entry in group),
+            "learning_rate": group[-1]["learning_rate"],
+            "grad_norm": group[-1]["grad_norm"],
+        }
+        for group in groups
+    ]
+
+
 def _last_complete(resume: Path) -> Path | None:
     """The newest checkpoint whose trainer state, which Trainer writes last, can be read."""
-    checkpoints = sorted(
-        resume.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True
-    )
-    for path in checkpoints:
+    for path in sorted(resume.glob("checkpoint-*"), key=_step, reverse=True):
         try:
             json.loads((path / "trainer_state.json").read_text())
         except (OSError, ValueError):
             continue
         return path
     return None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def _silence(trainer: Trainer) -> None:
@@ -166,7 +177,7 @@ def _stop_requested() -> Iterator[threading.Event]:
 
 
 class _Watcher(TrainerCallback):
-    """Moves the progress bar, times the steps, and stops when asked to."""
+    """Moves the progress bar, times the steps, and stops when asked to or when it is hopeless."""
 
     def __init__(self, bar: progress.Bar, stop: threading.Event) -> None:
         self._bar = bar
@@ -185,6 +196,17 @@ class _Watcher(TrainerCallback):
         """Median time of an optimizer step, in seconds."""
         ordered = sorted(self._step_seconds)
         return round(ordered[len(ordered) // 2], 4) if ordered else None
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        entry = state.log_history[-1]
+        for key, name in (("loss", "loss"), ("grad_norm", "norm of the gradient")):
+            if not math.isfinite(entry.get(key, 0)):
+                raise QuantshipError(
+                    f"the {name} is {entry[key]} at step {state.global_step}; "
+                    "a smaller learning_rate or a longer warm-up may help"
+                )
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -40,7 +40,8 @@ def export(source: Path, lowering: Lowering, scheme: str | None, out: Path) -> F
         out: Existing directory.
 
     Raises:
-        QuantshipError: The model builder does not know the architecture.
+        QuantshipError: The model builder does not know the architecture, or onnxruntime cannot
+            run what it would build.
     """
     stored = checkpoint.load_codes(source) if lowering != "float" else {}
     metadata = {
@@ -84,7 +85,7 @@ def _build(builder: Any, source: Path, out: Path) -> str:
         builder.create_model(*where, **options)
     except NotImplementedError as error:
         raise QuantshipError(
-            f"onnxruntime-genai's model builder does not know the architecture {architecture}: "
+            f"onnxruntime-genai's model builder cannot export the architecture {architecture}: "
             f"{error}"
         ) from error
     return architecture
@@ -116,6 +117,7 @@ def _skeleton(source: Path, stored: dict[str, StoredCodes]) -> nn.Module:
         names = [name for name in file.keys() if "._weight_" not in name]  # noqa: SIM118
         plain = {name: file.get_tensor(name).float() for name in names}
     model.load_state_dict(plain, strict=False, assign=True)
+    model.tie_weights()  # a float head that the file holds once, as the embedding
     for name, part in stored.items():
         setattr(model.get_submodule(name), hooks.CODES, part)
     if config.get_text_config().tie_word_embeddings:

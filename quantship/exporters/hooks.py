@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from quantship.errors import QuantshipError
 from quantship.exporters import integer, nbits
 from quantship.exporters.graph import Graph
 from quantship.exporters.lowering import Lowering
@@ -27,6 +28,9 @@ METADATA = "quantship"
 """Key of the model's metadata that holds what quantship knows about it, as JSON."""
 CODES = "quantship_codes"
 """Attribute that carries a module's codes to where the builder emits it."""
+HEAD_MULTIPLE = 16
+"""What the width of an attention head must be a multiple of in GroupQueryAttention with rotary
+embeddings; other models are built, and fail in their first run."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Hooks:
 
     def load_weights(self, builder: Any, input_path: str) -> Any:
         """The model to walk."""
+        if builder.head_size % HEAD_MULTIPLE:
+            raise QuantshipError(
+                f"onnxruntime's attention takes heads of a multiple of {HEAD_MULTIPLE} features, "
+                f"and the heads of this model have {builder.head_size}"
+            )
         self.graph.builder = builder
         return self.load() if self.load else self.original["load_weights"](builder, input_path)
 

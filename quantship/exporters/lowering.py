@@ -24,8 +24,8 @@ ACTIVATION_ARITHMETIC: dict[Lowering, str] = {
 }
 """What each lowering does to the inputs of quantized layers when the model runs."""
 
-SMALLEST_BLOCK = 16
-"""MatMulNBits takes blocks of a power of two, from this size on."""
+SMALLEST_BLOCK, LARGEST_BLOCK = 16, 256
+"""MatMulNBits takes blocks of a power of two, between these sizes."""
 
 
 def reject(scheme: Scheme | None, lowering: LoweringName) -> str | None:
@@ -62,11 +62,11 @@ def reject(scheme: Scheme | None, lowering: LoweringName) -> str | None:
     if (
         lowering == "nbits"
         and group is not None
-        and (group < SMALLEST_BLOCK or group & (group - 1))
+        and (not SMALLEST_BLOCK <= group <= LARGEST_BLOCK or group & (group - 1))
     ):
         return (
-            f"the lowering 'nbits' takes groups of a power of two from {SMALLEST_BLOCK} on, and "
-            f"scheme '{scheme.name}' has groups of {group}"
+            f"the lowering 'nbits' takes groups of a power of two from {SMALLEST_BLOCK} to "
+            f"{LARGEST_BLOCK}, and scheme '{scheme.name}' has groups of {group}"
         )
     return None
 

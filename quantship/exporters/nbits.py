@@ -17,7 +17,8 @@ from quantship.exporters.lowering import SMALLEST_BLOCK
 from quantship.quant.checkpoint import StoredCodes
 
 Array = NDArray[Any]
-LARGEST_BLOCK = 128
+ROW_BLOCKS = (128, 64, 32, SMALLEST_BLOCK)
+"""Blocks for a scale that spans a whole row, the one that repeats it least first."""
 ACCURACY_LEVEL = 4  # int8 arithmetic; level 0 multiplies in float32 and is ten times as slow
 
 
@@ -92,8 +93,7 @@ def block_size(part: StoredCodes) -> int:
     width, num_groups = part.codes.codes_OI.shape[1], part.codes.scale_OG.shape[1]
     if num_groups > 1:
         return width // num_groups
-    fitting = (LARGEST_BLOCK, 64, 32, SMALLEST_BLOCK)
-    return next((block for block in fitting if width % block == 0), SMALLEST_BLOCK)
+    return next((block for block in ROW_BLOCKS if width % block == 0), SMALLEST_BLOCK)
 
 
 def container_bits(bits: int) -> int:

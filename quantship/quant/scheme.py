@@ -6,6 +6,8 @@ stage understands it, or says why it does not.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from quantship.frozen import Frozen
@@ -16,16 +18,16 @@ class WeightFormat(Frozen):
 
     bits: int = Field(ge=2, le=8)
     """Bits of one code; codes are signed, in [-2^(bits-1), 2^(bits-1) - 1]."""
-    group_size: int | None = None
+    group_size: int | None = Field(default=None, ge=1)
     """Consecutive input features that share a scale; None: one scale an output feature."""
 
 
 class ActivationFormat(Frozen):
     """How the input of a linear layer becomes integers, at run time."""
 
-    bits: int = 8
+    bits: Literal[8] = 8
     """Bits of one code."""
-    symmetric: bool = False
+    symmetric: Literal[False] = False
     """False: a zero point beside the scale, which fits the lopsided inputs of most layers."""
 
 
@@ -48,6 +50,6 @@ SCHEMES: dict[str, Scheme] = {
         Scheme(name="w8a16", weight=WeightFormat(bits=8)),
         Scheme(name="w4a16-g32", weight=WeightFormat(bits=4, group_size=32)),
         Scheme(name="w4a8", weight=WeightFormat(bits=4), activation=ActivationFormat()),
-        Scheme(name="w3a16-g32", weight=WeightFormat(bits=3, group_size=32)),
+        Scheme(name="w2a16-g32", weight=WeightFormat(bits=2, group_size=32)),
     )
 }

@@ -22,7 +22,7 @@ def run(job: Job) -> Facts:
     from datasets import load_from_disk
 
     from quantship.models import load_float, load_tokenizer
-    from quantship.training import forget, train
+    from quantship.training import train
 
     settings: Settings = job.settings
     source = job.inputs["model"].path
@@ -37,5 +37,4 @@ def run(job: Job) -> Facts:
     )
     model.cpu().save_pretrained(job.out)
     tokenizer.save_pretrained(job.out)
-    forget(job.resume)
     return {"training": training}

@@ -27,7 +27,7 @@ def run(job: Job) -> Facts:
     from quantship.models import load_float, load_tokenizer
     from quantship.quant.convert import convert
     from quantship.quant.modules import prepare_qat
-    from quantship.training import forget, train
+    from quantship.training import train
 
     settings: Settings = job.settings
     source = job.inputs["model"].path
@@ -43,5 +43,4 @@ def run(job: Job) -> Facts:
     )
     parity = convert(model.cpu(), settings.scheme, rtn.quantize, job.out)
     tokenizer.save_pretrained(job.out)
-    forget(job.resume)
     return {"training": training, "scheme": settings.scheme.name, "parity": parity}

@@ -25,7 +25,7 @@ Complaints = Callable[..., str]
         ("  - stage: qat", "  - qat", "steps.1: expected mapping with stage: finetune | qat"),
         ("scheme: w8a8", "scheme: w8a9", "scheme: unknown scheme 'w8a9'"),
         ("scheme: w8a8", "scheme: w8a9", "Did you mean w8a8"),
-        ("scheme: w8a8", "scheme: 8", "scheme: expected w3a16-g32 | "),
+        ("scheme: w8a8", "scheme: 8", "scheme: expected w2a16-g32 | "),
         ("builtin}", "builtn}", "data.train.0.adapter: unknown adapter 'builtn'"),
         (
             "builtin}",

@@ -1,0 +1,97 @@
+"""What a data adapter is: ``Options`` in, chat messages out.
+
+An adapter is one file: an ``Options`` class whose ``adapter`` literal is its name in a recipe, and
+``rows(options)``, which yields an ``Example`` a record and raises ``DataError`` naming file and
+line for a record it cannot use. ``quantship.data.rows`` applies ``limit``; adapters need not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, TypedDict, get_args
+
+from pydantic import AfterValidator, Field
+
+from quantship.errors import DataError
+from quantship.frozen import Frozen
+
+Role = Literal["system", "user", "assistant"]
+
+
+def expand_home(path: Path) -> Path:
+    """The path with a leading ``~`` replaced; ValueError where that means nobody's folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"'{path}' starts in the home folder of an unknown user") from None
+
+
+LocalPath = Annotated[Path, AfterValidator(expand_home)]
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One record as chat messages; one that exists is sound.
+
+    Args:
+        messages: At least one turn.
+        origin: Where the record came from, as ``path:line`` or ``dataset[index]``.
+        raw: True for running text: one assistant turn whose content is tokenized as it stands,
+            without a chat template, and may be split into windows.
+
+    Raises:
+        DataError: A role is unknown, a content is blank or cannot be written as UTF-8, or there
+            is no assistant turn.
+    """
+
+    messages: tuple[Message, ...]
+    origin: str
+    raw: bool = False
+
+    def __post_init__(self) -> None:
+        for index, message in enumerate(self.messages):
+            problem = _problem(message)
+            if problem:
+                raise DataError(f"messages[{index}]: {problem}", self.origin)
+        if not any(message["role"] == "assistant" for message in self.messages):
+            raise DataError("no assistant turn, so there is nothing to learn", self.origin)
+
+
+def _problem(message: Message) -> str | None:
+    if message["role"] not in get_args(Role):
+        return f"unknown role {message['role']!r}; known are {', '.join(get_args(Role))}"
+    if not message["content"].strip():
+        return f"the content of the {message['role']} turn is blank"
+    try:
+        message["content"].encode()
+    except UnicodeEncodeError as error:
+        return f"the content holds half a surrogate pair at character {error.start}"
+    return None
+
+
+class SourceOptions(Frozen):
+    """What every source understands."""
+
+    split: str = "train"
+    """Split to read, where the source has splits."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read at most this many records, from the start."""
+
+
+class FileOptions(SourceOptions):
+    """A source read from a local file, or from the Hub where no file is given."""
+
+    hub: ClassVar[str]
+    """The adapter's data set on the Hub."""
+    path: LocalPath | None = None
+    """Local file; relative to the current directory. None: the adapter's data set on the Hub."""
+    revision: str = "main"
+    """Branch, tag or commit of the data set on the Hub; unused where ``path`` is given."""
