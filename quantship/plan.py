@@ -131,7 +131,7 @@ class _Planner:
         assert step.input is not None
         inputs = {"model": step.input}
         if isinstance(step, FinetuneStep):
-            settings = finetune.Settings(step=step, seed=self._recipe.seed)
+            settings = finetune.Settings(step=step, seed=self._training_seed(step.input))
             inputs["data"] = DATA
             self.add(step.name, "finetune", settings, inputs, group="finetune")
             return
@@ -139,11 +139,23 @@ class _Planner:
         scheme = SCHEMES[step.scheme]
         if isinstance(step, QatStep):
             inputs["data"] = DATA
-            qat_settings = qat.Settings(step=step, scheme=scheme, seed=self._recipe.seed)
+            seed = self._training_seed(step.input)
+            qat_settings = qat.Settings(step=step, scheme=scheme, seed=seed)
             self.add(step.name, "qat", qat_settings, inputs, scheme=scheme, group="qat")
         elif isinstance(step, QuantizeStep):
             ptq_settings = quantize.Settings(step=step, scheme=scheme)
             self.add(step.name, "quantize", ptq_settings, inputs, scheme=scheme, group="ptq")
+
+    def _training_seed(self, source: str) -> int:
+        """A seed that differs between trainings that follow each other.
+
+        Otherwise each would begin with the very examples that the one before has just seen.
+        """
+        node, before = self.nodes[source], 0
+        while "model" in node.inputs:
+            before += "data" in node.inputs
+            node = self.nodes[node.inputs["model"]]
+        return self._recipe.seed + before
 
     def _add_exports(self, step: ExportStep) -> None:
         for source, name in exported_as(step).items():
