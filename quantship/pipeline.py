@@ -108,7 +108,8 @@ def run(
             f"another run is using {root}; wait for it, or give --artifacts"
         ) from error
     except OSError as error:
-        raise UsageError(f"artifacts cannot be kept in {root}: {error.strerror or error}") from error
+        reason = error.strerror or str(error)
+        raise UsageError(f"artifacts cannot be kept in {root}: {reason}") from error
     with held:
         jobs = planning.make(recipe, download=True)
         made: dict[str, Artifact] = {}

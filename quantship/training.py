@@ -14,7 +14,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
 from quantship import progress
 from quantship.artifact import Facts
@@ -24,9 +30,10 @@ from quantship.recipe.language import TrainingOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, TrainerControl, TrainerState
+    from transformers import PreTrainedModel, TrainerControl
 
 KEPT_CHECKPOINTS = 2
+STATE = "trainer_state.json"
 
 
 def train(
@@ -57,24 +64,30 @@ def train(
         KeyboardInterrupt: The user, or ``docker stop``, asked for the end; a checkpoint is saved.
     """
     arguments = _arguments(options, seed, resume)
+    last = _last_complete(resume)
+    state = TrainerState.load_from_json(str(last / STATE)) if last else TrainerState()
+    began = time.monotonic()
     with progress.bar(options.stage, None) as bar, _stop_requested() as stop:  # type: ignore[attr-defined]
         watcher = _Watcher(bar, stop)
-        trainer = Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=dataset,
-            data_collator=partial(collate, pad_token_id=pad_token_id),
-            callbacks=[watcher],
-        )
-        _silence(trainer)
-        last = _last_complete(resume)
-        began = time.monotonic()
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        if last is not None and state.global_step >= state.max_steps:
+            # Trainer would take one more step, at a rate from beyond the end of its schedule.
+            _load_weights(model, last)
+        else:
+            trainer = Trainer(
+                model=model,
+                args=arguments,
+                train_dataset=dataset,
+                data_collator=partial(collate, pad_token_id=pad_token_id),
+                callbacks=[watcher],
+            )
+            trainer.remove_callback(PrinterCallback)  # it prints every logged dictionary
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+            state = trainer.state
     if stop.is_set():
         raise KeyboardInterrupt
     return {
-        "points": _points(trainer.state.log_history, options.logging_steps),
-        "num_steps": trainer.state.global_step,
+        "points": _points(state.log_history, options.logging_steps),
+        "num_steps": state.global_step,
         "seconds": round(time.monotonic() - began, 3),
         "tokens_per_s": watcher.tokens_per_s(),
         "seconds_per_step": watcher.median_step_s(),
@@ -100,7 +113,7 @@ def _arguments(options: TrainingOptions, seed: int, resume: Path) -> TrainingArg
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         bf16=bf16,
-        gradient_checkpointing=options.gradient_checkpointing,
+        gradient_checkpointing=options.gradient_checkpointing or None,  # False warns of the name
         save_strategy="steps",
         save_steps=options.save_steps,
         save_total_limit=KEPT_CHECKPOINTS,
@@ -117,10 +130,10 @@ def _arguments(options: TrainingOptions, seed: int, resume: Path) -> TrainingArg
     )
 
 
-def _points(history: list[dict[str, float]], num_steps: int) -> list[Facts]:
-    """Mean losses over every ``num_steps`` steps, the last point over those that are left."""
+def _points(history: list[dict[str, float]], every: int) -> list[Facts]:
+    """Mean losses over every so many steps, the last point over those that are left."""
     logged = [entry for entry in history if "loss" in entry]
-    groups = [logged[start : start + num_steps] for start in range(0, len(logged), num_steps)]
+    groups = [logged[start : start + every] for start in range(0, len(logged), every)]
     return [
         {
             "step": group[-1]["step"],
@@ -136,7 +149,7 @@ def _last_complete(resume: Path) -> Path | None:
     """The newest checkpoint whose trainer state, which Trainer writes last, can be read."""
     for path in sorted(resume.glob("checkpoint-*"), key=_step, reverse=True):
         try:
-            json.loads((path / "trainer_state.json").read_text())
+            json.loads((path / STATE).read_text())
         except (OSError, ValueError):
             continue
         return path
@@ -147,11 +160,15 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
-def _silence(trainer: Trainer) -> None:
-    """Take away the callback that prints every logged dictionary to standard output."""
-    from transformers import PrinterCallback
+def _load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
+    from safetensors.torch import load_file
 
-    trainer.remove_callback(PrinterCallback)
+    weights = {}
+    for file in checkpoint.glob("*.safetensors"):
+        weights.update(load_file(file))
+    loaded = model.load_state_dict(weights, strict=False)  # a tied head is not in the file
+    assert weights
+    assert not loaded.unexpected_keys
 
 
 @contextmanager

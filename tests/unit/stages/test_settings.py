@@ -1,0 +1,183 @@
+"""Every setting of every stage is in its fingerprint: found by walking the models, not listed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from quantship import artifact
+from quantship.data import Source
+from quantship.frozen import Frozen
+from quantship.plan import STAGES, describe
+from quantship.quant.scheme import SCHEMES
+from quantship.recipe.language import (
+    Benchmark,
+    Data,
+    FinetuneStep,
+    QatStep,
+    QuantizeStep,
+    TinyModel,
+)
+from quantship.stages import benchmark, data, evaluate, export, finetune, qat, quantize, tiny
+
+SOURCES = Data.model_validate(
+    {
+        "eval": [
+            {"adapter": "builtin"},
+            {"adapter": "chat", "path": "chats.jsonl"},
+            {"adapter": "gsm8k", "path": "gsm8k.jsonl"},
+            {"adapter": "hub", "dataset": "me/chats", "messages": "m"},
+            {"adapter": "hub", "dataset": "me/prompts", "prompt": "q", "completion": "a"},
+            {"adapter": "hub", "dataset": "me/texts", "text": "t"},
+            {"adapter": "mbpp"},
+            {"adapter": "squad"},
+            {"adapter": "wikitext"},
+        ]
+    }
+).eval
+SAMPLES: dict[str, Frozen] = {
+    "tiny": tiny.Settings(dimensions=TinyModel(), seed=0),
+    "data": data.Settings(
+        data=Data(train=SOURCES, eval=SOURCES, chat_template="{{ messages }}"),
+        seed=0,
+        file_digests=(("a", "b"), ()),
+    ),
+    "finetune": finetune.Settings(step=FinetuneStep(stage="finetune", name="f"), seed=0),
+    "qat": qat.Settings(
+        step=QatStep(stage="qat", name="q", input="f", scheme="w8a8"),
+        scheme=SCHEMES["w8a8"],
+        seed=0,
+    ),
+    "quantize": quantize.Settings(
+        step=QuantizeStep(stage="quantize", scheme="w8a8"), scheme=SCHEMES["w8a8"]
+    ),
+    "export": export.Settings(lowering="nbits", scheme=SCHEMES["w8a8"]),
+    "evaluate": evaluate.Settings(batch_size=4, limit=None, parity_sequences=4),
+    "benchmark": benchmark.Settings(
+        benchmark=Benchmark(), threads=2, seed=0, machine={"cpu": "this one"}
+    ),
+}
+CANDIDATES: tuple[Any, ...] = (
+    *(None, True, False, 1, 2, 7, 64, 0.25, 0.5, (), (("x",),), {"cpu": "another"}),
+    *("x", "y", "w8a16"),
+)
+IRRELEVANT = {("step", "name"), ("step", "input")}
+"""Where a step is called so, or reads from: its input's fingerprint says the latter."""
+
+
+class Change(NamedTuple):
+    """Settings that differ from a sample in a single field, however deep."""
+
+    place: tuple[str | int, ...]
+    field: str
+    """The field with the name of the class that has it."""
+    settings: Any
+
+
+def changes(value: Frozen, place: tuple[str | int, ...] = ()) -> Iterator[Change]:
+    """Every change to a value, or to a value inside it, that its class allows."""
+    for name, field in type(value).model_fields.items():
+        here, current = (*place, name), getattr(value, name)
+        for change in inside(current, here):
+            yield change._replace(settings=value.model_copy(update={name: change.settings}))
+        named = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        for candidate in (*CANDIDATES, *named):
+            with suppress(ValidationError):
+                new = type(value).model_validate(value.model_dump() | {name: candidate})
+                if getattr(new, name) != current:
+                    yield Change(here, field_name(type(value), name), new)
+
+
+def inside(current: object, place: tuple[str | int, ...]) -> Iterator[Change]:
+    if isinstance(current, Frozen):
+        yield from changes(current, place)
+    elif isinstance(current, tuple) and current and isinstance(current[0], Frozen):
+        yield Change(place, "", current[1:])
+        yield Change(place, "", (*current[1:], current[0]))
+        for index, item in enumerate(current):
+            for change in changes(item, (*place, index)):
+                changed = (*current[:index], change.settings, *current[index + 1 :])
+                yield change._replace(settings=changed)
+
+
+def field_name(owner: type[Frozen], name: str) -> str:
+    return f"{owner.__module__}.{owner.__name__}.{name}"
+
+
+def classes(value: object) -> set[str]:
+    """Names of the models that a value is made of."""
+    if isinstance(value, Frozen):
+        parts = [classes(getattr(value, name)) for name in type(value).model_fields]
+        return {type(value).__name__}.union(*parts)
+    return set().union(*map(classes, value)) if isinstance(value, tuple) else set()
+
+
+def fields(value: object) -> set[str]:
+    """Every field of the models inside a value that holds no model, and has another value."""
+    if isinstance(value, tuple):
+        return set().union(*map(fields, value))
+    if not isinstance(value, Frozen):
+        return set()
+    every = set()
+    for name, field in type(value).model_fields.items():
+        deeper = fields(getattr(value, name))
+        fixed = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+        every |= deeper or (set() if fixed else {field_name(type(value), name)})
+    return every
+
+
+def fingerprint(settings: Frozen) -> str:
+    return artifact.fingerprint("stage", 1, describe(settings), {})
+
+
+def irrelevant(place: tuple[str | int, ...]) -> bool:
+    return place in IRRELEVANT or (place[0] == "data" and place[-1] == "path")
+
+
+def test_every_stage_and_every_adapter_has_a_sample() -> None:
+    assert SAMPLES.keys() == STAGES.keys()
+    assert all(type(SAMPLES[name]) is stage.Settings for name, stage in STAGES.items())
+    adapters = get_args(get_args(Source)[0])
+    assert {type(source) for source in SOURCES} == set(adapters)
+
+
+@pytest.mark.parametrize("stage", SAMPLES)
+def test_a_sample_holds_every_model_that_its_settings_can_hold(stage: str) -> None:
+    definitions = type(SAMPLES[stage]).model_json_schema().get("$defs", {})
+    titles = {definition["title"] for definition in definitions.values()}
+    assert titles <= classes(SAMPLES[stage])
+
+
+CHANGES = {stage: list(changes(sample)) for stage, sample in SAMPLES.items()}
+
+
+@pytest.mark.parametrize("stage", SAMPLES)
+def test_changing_any_setting_changes_the_fingerprint(stage: str) -> None:
+    before = fingerprint(SAMPLES[stage])
+    for change in CHANGES[stage]:
+        assert (fingerprint(change.settings) == before) == irrelevant(change.place), change.place
+    tried = {change.field for change in CHANGES[stage]}
+    assert fields(SAMPLES[stage]) <= tried, "no other value is known for some setting"
+
+
+@given(st.data())
+def test_equal_fingerprints_mean_equal_settings(draw: st.DataObject) -> None:
+    stage = draw.draw(st.sampled_from(sorted(SAMPLES)))
+    some = st.sampled_from([change.settings for change in CHANGES[stage]])
+    one, other = draw.draw(some), draw.draw(some)
+    assert (fingerprint(one) == fingerprint(other)) == (describe(one) == describe(other))
+
+
+@pytest.mark.parametrize("stage", SAMPLES)
+def test_a_description_is_json_without_the_place_of_a_file(stage: str) -> None:
+    import json
+
+    described = describe(SAMPLES[stage])
+    assert json.loads(json.dumps(described)) == described
+    assert "chats.jsonl" not in json.dumps(described)
