@@ -152,14 +152,15 @@ def plan(recipe: Recipe, root: Path) -> list[PlannedStep]:
 def _make(
     node: Node, made: dict[str, Artifact], root: Path, notify: Callable[[Event], None]
 ) -> Artifact:
+    final = artifact.directory(root, node.stage, node.fingerprint)
+    resume = final.with_name(final.name + ".resume")
     found = artifact.find(root, node.stage, node.fingerprint)
     if found is not None:
+        shutil.rmtree(resume, ignore_errors=True)  # of a run killed right after its last rename
         notify(Event("reused", node.name, node.stage))
         return found
     notify(Event("started", node.name, node.stage))
     inputs = {role: made[name] for role, name in node.inputs.items()}
-    final = artifact.directory(root, node.stage, node.fingerprint)
-    resume = final.with_name(final.name + ".resume")
     partial = artifact.begin(final)
     began = time.monotonic()
     assert node.settings is not None

@@ -75,6 +75,7 @@ def save(model: PreTrainedModel, scheme: Scheme, codes: Mapping[str, Codes], out
     flat, metadata = flatten_tensor_state_dict(tensors)
     save_file(flat, out / WEIGHTS, metadata={"format": "pt", **metadata})
     config = model.config.to_dict()
+    config.pop("_name_or_path", None)  # a path of the machine it was made on
     config["architectures"] = [type(model).__name__]
     config["quantization_config"] = _torchao_config(model, scheme).to_dict()
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -60,7 +60,7 @@ def convert(
         or not torch.equal(stored[name].codes.scale_OG, scale_OG)
     ]
     difference = _largest_logit_difference(model, out)
-    if different or difference > 0:
+    if different or difference != 0:  # NaN differs as well
         raise ParityError(
             "the checkpoint differs from the model it was made from: codes of "
             f"{', '.join(different) or 'no layer'}, logits by up to {difference:.3g}"

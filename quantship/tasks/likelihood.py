@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantship.errors import QuantshipError
 from quantship.runtimes.base import Runtime
 
 IGNORED = -100
+LARGEST_LOSS = 700.0
+"""Nats a token beyond which a perplexity is no number; a uniform guess is around 10."""
 
 
 def evaluate(runtime: Runtime, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
@@ -24,6 +27,9 @@ def evaluate(runtime: Runtime, batches: Iterable[dict[str, Any]]) -> dict[str, f
         runtime: Any runtime.
         batches: ``input_ids``, ``labels`` and ``attention_mask`` as ``data.prepare.collate``
             makes them, labels not yet shifted.
+
+    Raises:
+        QuantshipError: The loss is not a number, or beyond all reason.
 
     Returns:
         ``perplexity``, ``token_accuracy``, ``mean_loss`` (nats a token) and ``num_tokens``.
@@ -38,6 +44,11 @@ def evaluate(runtime: Runtime, batches: Iterable[dict[str, Any]]) -> dict[str, f
         hits += int((predictions.argmax(axis=-1) == targets).sum())
         num_tokens += len(targets)
     mean_loss = total_nll / num_tokens
+    if not mean_loss < LARGEST_LOSS:
+        raise QuantshipError(
+            f"the model predicts nothing: its mean loss is {mean_loss:.4g} nats a token; it has "
+            "diverged or its numbers are broken"
+        )
     return {
         "perplexity": math.exp(mean_loss),
         "token_accuracy": hits / num_tokens,

@@ -74,7 +74,11 @@ class Runner:
                 *("--artifacts", str(self.root), *arguments),
             ],
             env=os.environ
-            | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(quantship.__file__).parents[1])},
+            | {
+                "OMP_NUM_THREADS": "1",
+                "MKL_NUM_THREADS": "1",
+                "PYTHONPATH": str(Path(quantship.__file__).parents[1]),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

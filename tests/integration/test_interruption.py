@@ -36,6 +36,10 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
         time.sleep(0.001)
 
 
+def holds_something(directory: Path) -> Callable[[], bool]:
+    return lambda: any(directory.glob("*"))
+
+
 def kill(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.communicate()
@@ -91,7 +95,7 @@ def test_killed_in_every_stage_a_run_ends_as_if_nothing_had_been(
             wait_until(partial.exists, process)
             time.sleep(generator.uniform(0, 0.8))
         else:
-            wait_until(lambda partial=partial: any(partial.glob("*")), process)
+            wait_until(holds_something(partial), process)
             time.sleep(generator.uniform(0, 0.02))
         kill(process)
         num_unfinished += not final.exists()

@@ -161,7 +161,7 @@ def test_the_report_has_a_row_for_every_model(undisturbed: Any) -> None:
     }
     for row in rows.values():
         assert row.metrics is not None
-        assert row.metrics.num_tokens == rows["model"].metrics.num_tokens  # type: ignore[union-attr]
+        assert row.metrics.num_tokens == rows["model"].metrics.num_tokens
         assert row.benchmark is None
         assert (undisturbed.root / row.path).is_dir()
         assert row.size_bytes > 0
@@ -177,7 +177,7 @@ def test_every_quantized_matrix_was_compared(undisturbed: Any) -> None:
         assert parity.tensors_compared == 2 * 7 + 1
         assert parity.top1_agreement > 0.9
     for name in ("ptq", "qat"):
-        assert rows[name].parity.max_abs_logit_diff == 0  # type: ignore[union-attr]
+        assert rows[name].parity.max_abs_logit_diff == 0
     for name in ("model", "finetune"):
         assert rows[name].parity is None
         parity = rows[f"{name}-onnx"].parity
@@ -194,7 +194,7 @@ def test_the_same_model_measures_the_same_on_either_runtime(undisturbed: Any) ->
         assert here is not None
         assert there is not None
         assert there.perplexity == pytest.approx(here.perplexity, rel=0.005)
-    assert rows["finetune"].metrics.perplexity < 0.9 * rows["model"].metrics.perplexity  # type: ignore[union-attr]
+    assert rows["finetune"].metrics.perplexity < 0.9 * rows["model"].metrics.perplexity
 
 
 def test_the_loss_curve_ends_with_the_training(undisturbed: Any) -> None:
@@ -230,7 +230,7 @@ def test_the_report_names_the_places_that_the_user_gave(
         "benchmark: null\n"
     )
     report = runner(recipe=recipe).report
-    assert report.recipe["model"]["path"] == str(tiny_model_dir)  # type: ignore[index, call-overload]
+    assert report.recipe["model"]["path"] == str(tiny_model_dir)
     by_name = {row.name: row for row in report.models}
     assert by_name["model"].path == str(tiny_model_dir)
     assert not Path(by_name["quantize"].path).is_absolute()

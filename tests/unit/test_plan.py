@@ -171,6 +171,21 @@ def test_a_changed_setting_changes_its_step_and_what_follows(plan: Planner) -> N
     }
 
 
+def test_trainings_that_follow_each_other_see_the_data_in_different_orders(plan: Planner) -> None:
+    steps = """\
+  - {stage: qat, name: again, input: finetune}
+  - {stage: finetune, name: more, input: finetune}
+  - {stage: qat, name: last, input: more}
+"""
+    made = plan("seed=5", recipe=RECIPE + steps)
+    seeds = {
+        node.name: node.settings.seed  # type: ignore[union-attr]
+        for node in made.nodes
+        if node.stage in ("finetune", "qat")
+    }
+    assert seeds == {"finetune": 5, "qat": 6, "again": 6, "more": 6, "last": 7}
+
+
 def test_a_description_and_a_name_change_nothing_that_is_made(plan: Planner) -> None:
     before = plan("benchmark=null")
     other = RECIPE.replace("stage: qat", "stage: qat, name: longer").replace(

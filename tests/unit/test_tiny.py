@@ -43,14 +43,12 @@ def test_a_chat_that_goes_on_begins_as_it_did() -> None:
         {"role": "user", "content": "Why?"},
     ]
 
-    def render(count: int, **options: bool) -> str:
+    def render(count: int, **options: Any) -> str:
         return str(TOKENIZER.apply_chat_template(turns[:count], tokenize=False, **options))
 
     assert render(3).startswith(render(2))
     assert render(2).startswith(render(1, add_generation_prompt=True))
-    assert render(2) == (
-        "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n"
-    )
+    assert render(2) == ("<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n")
 
 
 def _weights(seed: int, dimensions: TinyModel = SMALL) -> dict[str, Any]:
@@ -103,9 +101,7 @@ def test_the_vocabulary_fills_whole_blocks_and_holds_every_token() -> None:
     assert len(TOKENIZER) <= rows < len(TOKENIZER) + 32
 
 
-def test_it_lasts_through_a_file(
-    tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_it_lasts_through_a_file(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = build_model(SMALL, tiny_tokenizer, seed=0)

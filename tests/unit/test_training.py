@@ -171,7 +171,7 @@ def test_a_gradient_is_clipped(dataset: Dataset, tmp_path: Path) -> None:
     start = dict(fresh().state_dict())
 
     def largest_move(folder: str, max_grad_norm: float) -> float:
-        given = {"max_steps": 1, "warmup_ratio": 0.0, "max_grad_norm": max_grad_norm}
+        given: dict[str, Any] = {"max_steps": 1, "warmup_ratio": 0, "max_grad_norm": max_grad_norm}
         weights, facts = run(dataset, tmp_path / folder, **given)
         assert facts["points"][0]["grad_norm"] > 0.1  # the norm before clipping
         return max(float((weights[name] - start[name]).abs().max()) for name in start)

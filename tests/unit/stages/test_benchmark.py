@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantship.errors import QuantshipError
+from quantship.job import Job
+from quantship.recipe.language import Benchmark
+from quantship.stages import benchmark
+
+
+def settings(**given: int) -> benchmark.Settings:
+    usual = {"prompt_tokens": 8, "decode_tokens": 4, "rounds": 1}
+    options = Benchmark.model_validate(usual | given)
+    return benchmark.Settings(benchmark=options, threads=1, seed=0, machine={})
+
+
+def measured(prefill_s: float, *decode_s: float, peak: int = 1) -> dict[str, Any]:
+    return {
+        "runtime": "torch",
+        "prefill_s": prefill_s,
+        "decode_s": list(decode_s),
+        "peak_rss_bytes": peak,
+    }
+
+
+def test_speeds_are_medians_over_all_rounds() -> None:
+    rounds = [
+        measured(2.0, 0.010, 0.020, peak=5),
+        measured(1.0, 0.030, 0.040, peak=7),
+        measured(9.0, 0.050, 1.000, peak=6),
+    ]
+    facts = benchmark._summary(rounds, settings(batch_size=3, rounds=3))
+    assert facts["prefill_tokens_per_s"] == pytest.approx(3 * 8 / 2.0)
+    assert facts["latency_ms_p50"] == pytest.approx(35)
+    assert facts["decode_tokens_per_s"] == pytest.approx(3 / 0.035)
+    assert facts["latency_ms_p95"] == pytest.approx(1000)
+    assert facts["peak_rss_bytes"] == 7
+
+
+def test_the_latency_percentiles_lie_among_the_latencies() -> None:
+    facts = benchmark._summary([measured(1.0, *(i / 1000 for i in range(1, 101)))], settings())
+    assert facts["latency_ms_p50"] == pytest.approx(50.5)
+    assert 94 <= facts["latency_ms_p95"] <= 97
+
+
+def test_models_are_measured_in_turns(
+    job: Callable[..., Job], tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = []
+
+    def measure(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+        turns.append(path.name)
+        assert request["vocabulary"] == 288
+        return measured(1.0, 1.0)
+
+    monkeypatch.setattr(benchmark, "_measure", measure)
+    inputs = {name: tiny_model_dir.with_name(name) for name in ("one", "two")}
+    facts = benchmark.run(
+        job(settings(rounds=2), **{benchmark.VOCABULARY: tiny_model_dir}, **inputs)
+    )
+    assert turns == ["one", "two", "one", "two"]
+    assert facts.keys() == {"one", "two"}
+
+
+def test_a_model_is_measured_in_a_process_of_its_own(
+    job: Callable[..., Job], tiny_model_dir: Path
+) -> None:
+    inputs = {benchmark.VOCABULARY: tiny_model_dir, "tiny": tiny_model_dir}
+    facts = benchmark.run(job(settings(), **inputs))["tiny"]
+    assert facts["runtime"] == "torch"
+    assert facts["threads"] == 1
+    assert facts["prefill_tokens_per_s"] > 0
+    assert facts["latency_ms_p95"] >= facts["latency_ms_p50"] > 0
+    assert facts["peak_rss_bytes"] > 50_000_000
+
+
+def test_a_model_that_cannot_be_measured_is_named(
+    job: Callable[..., Job], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    inputs = {benchmark.VOCABULARY: tiny_model_dir, "empty": tmp_path / "empty"}
+    with pytest.raises(QuantshipError, match=r"empty could not be measured: FileNotFoundError"):
+        benchmark.run(job(settings(), **inputs))

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quantship.errors import ParityError
+from quantship.exporters import codes
+from quantship.exporters.codes import CodeComparison
+from quantship.job import Job
+from quantship.quant.scheme import SCHEMES
+from quantship.stages import export
+
+
+def test_a_float_model_has_no_codes_to_compare(
+    job: Callable[..., Job], tiny_model_dir: Path
+) -> None:
+    done = job(export.Settings(lowering="float", scheme=None), model=tiny_model_dir)
+    facts = export.run(done)
+    assert "codes_equal" not in facts
+    assert (done.out / "model.onnx").is_file()
+    assert (done.out / "genai_config.json").is_file()
+
+
+@pytest.mark.parametrize("lowering", ["nbits", "integer"])
+def test_a_quantized_model_is_exported_to_the_bit(
+    lowering: str, job: Callable[..., Job], quantized_dir: Path
+) -> None:
+    settings = export.Settings.model_validate({"lowering": lowering, "scheme": SCHEMES["w8a8"]})
+    facts = export.run(job(settings, model=quantized_dir))
+    assert facts["codes_equal"] is True
+    assert facts["tensors_compared"] == 2 * 7 + 1
+    assert (facts["lowering"], facts["scheme"]) == (lowering, "w8a8")
+
+
+def test_other_integers_than_the_checkpoints_do_not_ship(
+    job: Callable[..., Job], quantized_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = CodeComparison(15, ("model.layers.0.mlp.up_proj",))
+    monkeypatch.setattr(codes, "compare", lambda model, checkpoint: wrong)
+    settings = export.Settings(lowering="nbits", scheme=SCHEMES["w8a8"])
+    with pytest.raises(ParityError, match=r"1 of 15 matrices .* model\.layers\.0\.mlp\.up_proj"):
+        export.run(job(settings, model=quantized_dir))
