@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from quantship.data.prepare import collate
 from quantship.data.templating import IGNORED as DATA_IGNORED
+from quantship.errors import QuantshipError
 from quantship.runtimes.base import Runtime, open_runtime
 from quantship.tasks.likelihood import IGNORED, evaluate, log_softmax
 
@@ -109,3 +110,18 @@ def test_a_model_that_knows_its_tokens_is_accurate(runtime: Runtime) -> None:
 def test_log_softmax_is_torchs_in_double_precision(logits: np.ndarray[Any, Any]) -> None:
     expected = torch.log_softmax(torch.from_numpy(logits).double(), dim=-1).numpy()
     np.testing.assert_allclose(log_softmax(logits), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), 1e5])
+def test_a_model_whose_numbers_are_broken_is_refused(
+    rows: list[Row], runtime: Runtime, scale: float
+) -> None:
+    class Broken:
+        name = runtime.name
+        prefill, decode = runtime.prefill, runtime.decode
+
+        def logits(self, input_ids: Any, attention_mask: Any) -> Any:
+            return runtime.logits(input_ids, attention_mask) * np.float32(scale)
+
+    with pytest.raises(QuantshipError, match="mean loss"):
+        evaluate(Broken(), batches(rows, 4))
