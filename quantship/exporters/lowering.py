@@ -74,8 +74,8 @@ def reject(scheme: Scheme | None, lowering: LoweringName) -> str | None:
 def choose(scheme: Scheme | None, has_vnni: bool) -> Lowering:
     """The lowering that ``auto`` stands for on a machine.
 
-    Measured on SmolLM2-135M (``nox -s bench``): with VNNI, MatMulNBits is the faster form in
-    prefill and decode; without it, MatMulInteger on unsigned codes is 1.9 times as fast in prefill.
+    With VNNI, MatMulNBits is the faster form in prefill and decode; without it, MatMulInteger on
+    unsigned codes is meant to be the faster in prefill. ``nox -s bench`` measures both here.
 
     Args:
         scheme: Scheme of the model to export; None for a float model.

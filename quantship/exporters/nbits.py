@@ -19,7 +19,7 @@ from quantship.quant.checkpoint import StoredCodes
 Array = NDArray[Any]
 ROW_BLOCKS = (128, 64, 32, SMALLEST_BLOCK)
 """Blocks for a scale that spans a whole row, the one that repeats it least first."""
-ACCURACY_LEVEL = 4  # int8 arithmetic; level 0 multiplies in float32 and is ten times as slow
+ACCURACY_LEVEL = 4  # int8 arithmetic; level 0 multiplies in float32, which is far slower
 
 
 def matmul(graph: Graph, parts: list[StoredCodes], name: str, input: str, output: str) -> None:
