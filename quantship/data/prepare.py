@@ -97,7 +97,7 @@ def prepare(
         encoded = ((row, encode(row, tokenizer, chat_template, mask_prompt)) for row in found)
         tallies.append(_collect(encoded, max_length, held))
     if len(held.ends) == 1:
-        raise DataError(_why_nothing(tallies, max_length), _names(sources))
+        raise DataError(_why_nothing(tallies, max_length, mask_prompt), _names(sources))
 
     input_ids, labels, ends = _ordered(held, seed if shuffle else None)
     unpacked_tokens = 0
@@ -141,6 +141,13 @@ def collate(batch: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[st
         "labels": padded((row["labels"] for row in batch), IGNORED),
         "attention_mask": padded(([1] * len(row["input_ids"]) for row in batch), 0),
     }
+
+
+def in_batches(dataset: Dataset, size: int) -> list[dict[str, torch.Tensor]]:
+    """A prepared data set in order, collated, so many sequences at a time."""
+    starts = range(0, len(dataset), size)
+    groups = (range(start, min(start + size, len(dataset))) for start in starts)
+    return [collate([dataset[row] for row in rows], pad_token_id=0) for rows in groups]
 
 
 def _collect(
@@ -237,14 +244,25 @@ def _percentiles(tallies: list[_Tally]) -> dict[str, int]:
     return {name: int(value) for name, value in zip(points, values, strict=True)}
 
 
-def _why_nothing(tallies: list[_Tally], max_length: int) -> str:
+def _why_nothing(tallies: list[_Tally], max_length: int, mask_prompt: bool) -> str:
     records = sum(tally.records for tally in tallies)
     over_length = sum(tally.over_length for tally in tallies)
     all_masked = sum(tally.all_masked for tally in tallies)
     return (
         f"nothing to use in {records} records: {over_length} are over max_length {max_length}, "
-        f"{all_masked} have no token to predict"
+        f"{all_masked} have no token to predict" + _remedy(over_length, all_masked, mask_prompt)
     )
+
+
+def _remedy(over_length: int, all_masked: int, mask_prompt: bool) -> str:
+    if over_length > all_masked:
+        return "\n    Raise data.max_length, or choose other data."
+    if all_masked and mask_prompt:
+        return (
+            "\n    data.mask_prompt leaves assistant turns only, and the chat template writes "
+            "nothing of them: give them content, or give another data.chat_template."
+        )
+    return ""
 
 
 def _names(sources: Sequence[Source]) -> str:

@@ -1,4 +1,4 @@
-"""From a model and its codes to a checkpoint that is proven to compute what was trained."""
+"""From a fake-quantized model to a checkpoint that is proven to compute what was trained."""
 
 from __future__ import annotations
 
@@ -10,33 +10,26 @@ import torch
 from quantship.artifact import Facts
 from quantship.errors import ParityError
 from quantship.quant import checkpoint
-from quantship.quant.modules import FakeQuantLinear, formats, prepare_qat
-from quantship.quant.numerics import Codes
+from quantship.quant.loading import load
+from quantship.quant.modules import codes_of, fake_quantized, input_grids
+from quantship.quant.numerics import differing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from transformers import PreTrainedModel
-
-    from quantship.quant.scheme import Scheme, WeightFormat
 
 PROBE_SHAPE = (2, 32)
 """Sequences and tokens of the random input on which logits are compared."""
+LARGEST_RELATIVE_ERROR = 0.02
+"""Of logits, root mean square, where torchao adds up integers and training added up floats."""
 
 
-def convert(
-    model: PreTrainedModel,
-    scheme: Scheme,
-    quantize: Callable[[torch.Tensor, WeightFormat], Codes],
-    out: Path,
-) -> Facts:
-    """Quantize a model, write its checkpoint, load that again and compare.
+def convert(model: PreTrainedModel, out: Path, *, packed: bool = True) -> Facts:
+    """Write the checkpoint of a fake-quantized model, load that again and compare.
 
     Args:
-        model: Float or fake-quantized model; fake-quantized afterwards.
-        scheme: What to quantize, and how.
-        quantize: Float matrix (O, I) and format to codes.
+        model: Fake-quantized model.
         out: Existing directory for the checkpoint.
+        packed: See ``checkpoint.save``.
 
     Returns:
         Parity of the reloaded checkpoint with the fake-quantized model: codes to the bit, and
@@ -45,42 +38,45 @@ def convert(
     Raises:
         ParityError: The checkpoint does not hold or does not compute what the model does.
     """
-    codes = {
-        name: quantize(model.get_parameter(f"{name}.weight").detach(), weight)
-        for name, (weight, _) in formats(model, scheme).items()
-    }
-    checkpoint.save(model, scheme, codes, out)
-    if not any(isinstance(module, FakeQuantLinear) for module in model.modules()):
-        prepare_qat(model, scheme)
-    stored = checkpoint.load_codes(out)
-    different = [
-        name
-        for name, (codes_OI, scale_OG) in codes.items()
-        if not torch.equal(stored[name].codes.codes_OI, codes_OI)
-        or not torch.equal(stored[name].codes.scale_OG, scale_OG)
-    ]
-    difference = _largest_logit_difference(model, out)
-    if different or difference != 0:  # NaN differs as well
+    assert not hasattr(model, "peft_config"), "adapters are merged before a model is converted"
+    formats = {name: module.format for name, module in fake_quantized(model)}
+    codes = codes_of(model)
+    checkpoint.save(model, formats, codes, input_grids(model), out, packed=packed)
+    stored = {name: part.codes for name, part in checkpoint.load_codes(out).items()}
+    different = differing(codes, stored)
+    logits = _compare_logits(model, out)
+    largest, relative = logits.pop("max_abs_logit_diff"), logits.pop("relative")
+    exact = not any(format.scales_products for format in formats.values())
+    allowed = 0.0 if exact else LARGEST_RELATIVE_ERROR
+    if different or not relative <= allowed:  # NaN is not
         raise ParityError(
             "the checkpoint differs from the model it was made from: codes of "
-            f"{', '.join(different) or 'no layer'}, logits by up to {difference:.3g}"
+            f"{', '.join(different) or 'no layer'}, logits by up to {largest:.3g} "
+            f"({relative:.2%} of their root mean square)"
         )
     return {
         "codes_equal": True,
         "tensors_compared": len(codes),
-        "max_abs_logit_diff": difference,
+        "max_abs_logit_diff": largest,
+        **logits,
         "num_probe_tokens": PROBE_SHAPE[0] * PROBE_SHAPE[1],
     }
 
 
 @torch.inference_mode()
-def _largest_logit_difference(model: Any, saved: Path) -> float:
-    from transformers import AutoModelForCausalLM
-
-    reloaded = AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32).to(model.device)
+def _compare_logits(model: Any, saved: Path) -> dict[str, float]:
+    """How the reloaded checkpoint's logits differ from the model's on random tokens."""
+    reloaded: Any = load(saved, device=str(model.device), dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.get_input_embeddings().num_embeddings
     tokens = torch.randint(vocabulary, PROBE_SHAPE, generator=generator).to(model.device)
-    ours = model.eval()(input_ids=tokens, use_cache=False).logits
-    theirs = reloaded.eval()(input_ids=tokens, use_cache=False).logits
-    return float((ours - theirs).abs().max())
+    ours = model.eval()(input_ids=tokens).logits
+    theirs = reloaded(input_ids=tokens).logits
+    difference = ours - theirs
+    log_p, log_q = ours.log_softmax(-1), theirs.log_softmax(-1)
+    return {
+        "max_abs_logit_diff": float(difference.abs().max()),
+        "relative": float(difference.norm() / ours.norm()),
+        "top1_agreement": float((ours.argmax(-1) == theirs.argmax(-1)).float().mean()),
+        "kl_nats": float((log_p.exp() * (log_p - log_q)).sum(-1).mean()),
+    }

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from quantship.runtimes.base import Logits, RuntimeName, Tokens
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class TorchRuntime:
-    """A checkpoint behind ``transformers.AutoModelForCausalLM``."""
+    """A checkpoint behind transformers' own model classes."""
 
     name: RuntimeName
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        from transformers import AutoModelForCausalLM
+        from quantship.quant.loading import load
 
         if threads is not None:
             torch.set_num_threads(threads)
-        config = json.loads((path / "config.json").read_text())
-        self.name = "torchao" if "quantization_config" in config else "torch"
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True)
-        self._model = model.to(self._device).eval()
+        self._serve(load(path, device="cuda" if torch.cuda.is_available() else "cpu"))
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> TorchRuntime:
+        """A runtime of a model that is loaded already."""
+        runtime = cls.__new__(cls)
+        runtime._serve(model)
+        return runtime
+
+    def _serve(self, model: Any) -> None:
+        self.name = "torchao" if hasattr(model.config, "quantization_config") else "torch"
+        self._device = model.device
+        self._model = model
         self._cache: Any = None
 
     @torch.inference_mode()

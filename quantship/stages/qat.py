@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from quantship.artifact import Facts
 from quantship.frozen import Frozen
 from quantship.job import Job
 from quantship.quant.scheme import Scheme
 from quantship.recipe.language import QatStep
 
-REVISION = 1
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REVISION = 2
 
 
 class Settings(Frozen):
@@ -20,27 +25,65 @@ class Settings(Frozen):
 
 
 def run(job: Job) -> Facts:
-    """Write a torchao checkpoint."""
+    """Write a torchao checkpoint, or the clean float model that was trained to become one."""
     from datasets import load_from_disk
 
-    from quantship.algorithms import rtn
+    from quantship import distillation
+    from quantship.grids import find_grids
     from quantship.models import load_float, load_tokenizer
-    from quantship.quant.convert import convert
+    from quantship.quant import lora
     from quantship.quant.modules import prepare_qat
     from quantship.training import train
 
     settings: Settings = job.settings
-    source = job.inputs["model"].path
-    model, tokenizer = load_float(source), load_tokenizer(source)
+    step, source, data = settings.step, job.inputs["model"].path, job.inputs["data"].path
+    tokenizer = load_tokenizer(source)
+    model: Any = load_float(source)
+    teaching = None
+    if step.distill is not None:
+        teaching = distillation.load(job.inputs["teacher"].path, step.distill, model, tokenizer)
     prepare_qat(model, settings.scheme)
+    calibrated = find_grids(
+        model,
+        step,
+        data,
+        fixes_weights=step.scales != "current",
+        learned=step.scales == "learned",
+    )
+    if step.lora is not None:
+        model = lora.add_adapters(model, step.lora)
     training = train(
         model,
-        load_from_disk(str(job.inputs["data"].path / "train")),
-        settings.step,
+        load_from_disk(str(data / "train")),
+        step,
         pad_token_id=tokenizer.pad_token_id or 0,
         seed=settings.seed,
         resume=job.resume,
+        teaching=teaching,
     )
-    parity = convert(model.cpu(), settings.scheme, rtn.quantize, job.out)
+    if step.lora is not None:
+        model.save_pretrained(job.out / "adapter")
+        model = lora.merge(model)  # where it was trained: devices multiply to other last bits
+    written = _write(model.cpu(), step, job.out)
     tokenizer.save_pretrained(job.out)
-    return {"training": training, "scheme": settings.scheme.name, "parity": parity}
+    return {
+        "training": training,
+        "scheme": settings.scheme.name,
+        "calibration_sequences": calibrated,
+        **written,
+    }
+
+
+def _write(model: Any, step: QatStep, out: Path) -> Facts:
+    import torch
+
+    from quantship.quant import handoff
+    from quantship.quant.convert import convert
+    from quantship.quant.modules import codes_of, restore_float
+
+    if step.output == "quantized":
+        return {"parity": convert(model, out, packed=step.packed)}
+    handoff.save(codes_of(model), out)
+    restore_float(model)
+    model.to(torch.bfloat16).save_pretrained(out)
+    return {"dtype": "bfloat16"}

@@ -8,11 +8,11 @@ from quantship.job import Job
 from quantship.quant.scheme import Scheme
 from quantship.recipe.language import QuantizeStep
 
-REVISION = 1
+REVISION = 2
 
 
 class Settings(Frozen):
-    """What a post-training quantization depends on, beside its input."""
+    """What a post-training quantization depends on, beside its inputs."""
 
     step: QuantizeStep
     scheme: Scheme
@@ -20,13 +20,26 @@ class Settings(Frozen):
 
 def run(job: Job) -> Facts:
     """Write a torchao checkpoint."""
-    from quantship.algorithms import rtn
+    from quantship.grids import find_grids
     from quantship.models import load_float, load_tokenizer
+    from quantship.quant import handoff
     from quantship.quant.convert import convert
+    from quantship.quant.modules import codes_of, prepare_qat
 
     settings: Settings = job.settings
-    source = job.inputs["model"].path
+    step, source = settings.step, job.inputs["model"].path
+    data = job.inputs["data"].path if "data" in job.inputs else None
     model = load_float(source).eval()
-    parity = convert(model, settings.scheme, rtn.quantize, job.out)
+    prepare_qat(model, settings.scheme)
+    calibrated = find_grids(model, step, data, fixes_weights=step.range != "minmax")
+    facts: Facts = {
+        "scheme": settings.scheme.name,
+        "algorithm": step.algorithm,
+        "calibration_sequences": calibrated,
+        "parity": convert(model, job.out, packed=step.packed),
+    }
+    handed_over = handoff.compare(codes_of(model), source)
+    if handed_over is not None:
+        facts["handoff"] = handed_over
     load_tokenizer(source).save_pretrained(job.out)
-    return {"scheme": settings.scheme.name, "algorithm": settings.step.algorithm, "parity": parity}
+    return facts

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from quantship.algorithms import rtn
+from quantship.quant.modules import prepare_qat
 from quantship.errors import QuantshipError
 from quantship.exporters import decoder
 from quantship.models import (
@@ -71,7 +71,7 @@ def test_weights_are_loaded_in_float32_whatever_they_are_stored_in(
 
 
 def test_a_quantized_model_is_not_loaded_as_a_float_one(tiny_model: Any, tmp_path: Path) -> None:
-    convert(tiny_model, SCHEMES["w8a8"], rtn.quantize, tmp_path)
+    convert(prepare_qat(tiny_model, SCHEMES["w8a8"]), tmp_path)
     with pytest.raises(QuantshipError, match="quantized model") as caught:
         load_float(tmp_path)
     assert str(tmp_path) in str(caught.value)
@@ -108,7 +108,7 @@ def test_onnx_counts_with_its_external_data(tiny_model_dir: Path, tmp_path: Path
 
 
 def test_a_checkpoint_of_8_bits_takes_a_quarter(tiny_model: Any, tmp_path: Path) -> None:
-    convert(tiny_model, SCHEMES["w8a8"], rtn.quantize, tmp_path)
+    convert(prepare_qat(tiny_model, SCHEMES["w8a8"]), tmp_path)
     float_bytes = 4 * tiny_model.num_parameters()
     assert 3.3 < float_bytes / weight_bytes(tmp_path) < 4
     assert num_parameters(tmp_path) > tiny_model.num_parameters()  # scales and zero points count

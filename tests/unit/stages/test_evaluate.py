@@ -13,6 +13,7 @@ from quantship.job import Job
 from quantship.models import load_float
 from quantship.quant.scheme import SCHEMES
 from quantship.stages import evaluate, export
+from quantship.tasks import likelihood
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,6 +37,17 @@ def test_metrics_are_those_of_the_model_one_sequence_at_a_time(
     assert facts["metrics"]["num_tokens"] == num_tokens
     assert facts["metrics"]["mean_loss"] == pytest.approx(total / num_tokens, rel=1e-5)
     assert "parity" not in facts
+
+
+def test_losses_of_every_sequence_are_kept_in_the_order_of_the_data(
+    job: Callable[..., Job], tiny_model_dir: Path, data_dir: Path
+) -> None:
+    done = job(settings(), model=tiny_model_dir, data=data_dir)
+    metrics = evaluate.run(done)["metrics"]
+    kept = likelihood.read_sequences(done.out)
+    labels = load_from_disk(str(data_dir / "eval"))["labels"]
+    assert kept.num_tokens.tolist() == [sum(x != -100 for x in row[1:]) for row in labels]
+    assert kept.nll_nats.sum() / kept.num_tokens.sum() == metrics["mean_loss"]
 
 
 def test_batching_changes_nothing(

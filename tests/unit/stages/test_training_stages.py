@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from quantship.errors import QuantshipError
 from quantship.job import Job
 from quantship.models import load_float
 from quantship.quant import checkpoint
+from quantship.quant.loading import load
+from quantship.quant.numerics import differing
 from quantship.quant.scheme import SCHEMES
 from quantship.recipe.language import FinetuneStep, QatStep
 from quantship.stages import finetune, qat
@@ -23,8 +25,8 @@ OPTIONS: dict[str, Any] = {"max_steps": 3, "learning_rate": 1e-3}
 FINETUNE = finetune.Settings(step=FinetuneStep(stage="finetune", **OPTIONS), seed=0)
 
 
-def qat_settings(scheme: str) -> qat.Settings:
-    step = QatStep(stage="qat", scheme=scheme, **OPTIONS)
+def qat_settings(scheme: str, **more: Any) -> qat.Settings:
+    step = QatStep(stage="qat", scheme=scheme, **OPTIONS, **more)
     return qat.Settings(step=step, scheme=SCHEMES[scheme], seed=0)
 
 
@@ -60,10 +62,57 @@ def test_qat_leaves_the_integers_that_were_trained(
     assert facts["parity"]["tensors_compared"] == len(stored) == 2 * 7 + 1
     bits = {part.bits for name, part in stored.items() if name != "model.embed_tokens"}
     assert bits == {SCHEMES[scheme].weight.bits}
-    model: Any = AutoModelForCausalLM.from_pretrained(done.out)
+    model: Any = load(done.out)
     tokenizer = AutoTokenizer.from_pretrained(done.out)
     tokens = tokenizer("Please spell the word goat.", return_tensors="pt")
     assert torch.isfinite(model(tokens["input_ids"]).logits).all()
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "fixed scales": {"scheme": "w4a16-g32", "scales": "fixed", "range": "mse"},
+    "learned scales": {"scheme": "w2a16-g32", "scales": "learned", "range": "percentile"},
+    "learned zero points": {"scheme": "w4a16-g32-asymmetric", "scales": "learned"},
+    "static inputs": {"scheme": "w8a8-static", "calibration": {"range": "mse", "sequences": 4}},
+    "learned static inputs": {"scheme": "w8a8-static", "scales": "learned"},
+    "LoRA": {"scheme": "w4a8", "lora": True},
+    "QLoRA": {"scheme": "w4a16-g32", "lora": {"base": "nf4", "rank": 4}},
+    "LoRA with learned scales": {"scheme": "w8a8", "lora": True, "scales": "learned"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_train_leaves_what_it_trained(
+    way: str, job: Callable[..., Job], tiny_model_dir: Path, data_dir: Path
+) -> None:
+    done = job(qat_settings(**WAYS[way]), model=tiny_model_dir, data=data_dir)
+    facts = qat.run(done)
+    assert facts["parity"]["codes_equal"] is True
+    assert facts["parity"]["max_abs_logit_diff"] == 0
+    static = WAYS[way]["scheme"] == "w8a8-static"
+    assert (facts["calibration_sequences"] > 0) == static
+    assert (done.out / "adapter" / "adapter_model.safetensors").exists() == ("lora" in WAYS[way])
+
+
+@pytest.mark.parametrize("way", ["learned scales", "LoRA with learned scales"])
+def test_an_unfinished_training_goes_on_to_the_same_integers(
+    way: str, job: Callable[..., Job], tiny_model_dir: Path, data_dir: Path
+) -> None:
+    """Also from a checkpoint of the very last step, which Trainer itself does not load."""
+    given = {**WAYS[way], "save_steps": 1}
+    inputs = {"model": tiny_model_dir, "data": data_dir}
+    first = job(qat_settings(**given), "first", **inputs)
+    qat.run(first)
+    again = job(qat_settings(**given), "again", **inputs)
+    first.resume.rename(again.resume)
+    assert qat.run(again)["training"]["resumed_from"] == 3
+    one, other = checkpoint.load_codes(first.out), checkpoint.load_codes(again.out)
+    assert (
+        differing(
+            {name: part.codes for name, part in one.items()},
+            {name: part.codes for name, part in other.items()},
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("stage", [finetune, qat])

@@ -1,0 +1,193 @@
+"""Load what quantship writes, also where transformers and torchao have gaps.
+
+Most checkpoints need none of this: plain ``AutoModelForCausalLM.from_pretrained`` does. Three kinds
+do, and ``load`` fills what transformers 5.23 and torchao 0.18 leave open:
+
+- static input ranges: transformers does not know the two tensors of them by name;
+- 4-bit codes, two a byte: torchao multiplies them on CUDA only, so on a CPU they are unpacked;
+- GPT-2's Conv1D: torchao's tensors know linear layers, so Conv1D becomes one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, TorchAoConfig
+
+    from quantship.quant.scheme import Scheme
+
+STATIC_PARTS = ("act_quant_scale", "act_quant_zero_point")
+
+
+def load(path: Path | str, device: str = "cpu", **options: Any) -> PreTrainedModel:
+    """Load a model directory, quantized or not, ready to run.
+
+    Args:
+        path: Hugging Face directory.
+        device: Where it will run.
+        options: For ``from_pretrained``; ``dtype`` is the checkpoint's own by default.
+
+    Returns:
+        The model in evaluation mode, of the class that its configuration names.
+    """
+    import transformers
+
+    path = Path(path)
+    config = json.loads((path / "config.json").read_text())
+    options = {"dtype": "auto", "use_safetensors": True, **options}
+    auto: Any = getattr(transformers, config["architectures"][0])
+    with _static_parts_known():
+        model: PreTrainedModel = auto.from_pretrained(path, **options)
+    model.to(device)  # type: ignore[arg-type]
+    if "quantization_config" in config:
+        fill_gaps(model)
+    model.eval()
+    return model
+
+
+def load_online(path: Path, scheme: Scheme) -> PreTrainedModel:
+    """Load a float model directory and let torchao round its weights on the way.
+
+    Raises:
+        ValueError: A layer cannot take its format.
+    """
+    import transformers
+
+    from quantship.quant.checkpoint import torchao_config
+    from quantship.quant.layers import formats, is_transposed
+
+    config = transformers.AutoConfig.from_pretrained(path)
+    auto: Any = getattr(transformers, config.architectures[0])
+    with torch.device("meta"):
+        skeleton = auto._from_config(config)
+    layers = formats(skeleton, scheme)
+    rounding = torchao_config(skeleton, layers, packed=False)
+    options = {"dtype": torch.float32, "use_safetensors": True}
+    transposed = [name for name in layers if is_transposed(skeleton.get_submodule(name))]
+    if transposed:
+        model: PreTrainedModel = auto.from_pretrained(path, **options)
+        _round_loaded(model, transposed, rounding)
+    else:
+        model = auto.from_pretrained(path, quantization_config=rounding, **options)
+    model.eval()
+    return model
+
+
+def _round_loaded(model: PreTrainedModel, transposed: list[str], rounding: TorchAoConfig) -> None:
+    """Let torchao round a model that is loaded, in place.
+
+    While loading, it would round Conv1D layers across the wrong features, and their biases too.
+    """
+    from torchao.quantization import quantize_
+
+    for name in transposed:
+        layer = model.get_submodule(name)
+        weight_OI = layer.weight.t().contiguous()  # type: ignore[operator]
+        linear = nn.Linear(weight_OI.shape[1], weight_OI.shape[0], device="meta")
+        linear.weight, linear.bias = nn.Parameter(weight_OI), layer.bias  # type: ignore[assignment]
+        model.set_submodule(name, linear)
+    quantize_(model, rounding.get_apply_tensor_subclass(), filter_fn=None)
+    model.tie_weights()
+    model.config.quantization_config = rounding
+
+
+def fill_gaps(model: nn.Module) -> None:
+    """Make every quantized layer of a loaded model one that torchao can run, in place."""
+    from torchao.quantization import Int4Tensor
+    from torchao.utils import TorchAOBaseTensor
+
+    from quantship.quant.layers import is_transposed
+
+    usable: dict[nn.Parameter, nn.Parameter] = {}  # what is tied stays tied
+    for name, module in list(model.named_modules()):
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, TorchAOBaseTensor):
+            continue
+        if is_transposed(module):
+            model.set_submodule(name, _as_linear(module))
+        elif isinstance(weight.data, Int4Tensor):
+            if weight not in usable:
+                made = _widened(weight.data) if weight.is_cuda else _unpacked(weight.data)
+                usable[weight] = nn.Parameter(made, requires_grad=False)
+            module.weight = usable[weight]
+
+
+def _as_linear(layer: nn.Module) -> nn.Linear:
+    from torchao.quantization import Int8Tensor, IntxUnpackedToInt8Tensor
+
+    weight: Any = layer.weight.data
+    with torch.device("meta"):
+        linear = nn.Linear(weight.shape[0], weight.shape[1])
+    block = list(weight.block_size)[::-1]
+    turned: Any
+    if isinstance(weight, IntxUnpackedToInt8Tensor):
+        parts = [part.t().contiguous() for part in (weight.qdata, weight.scale, weight.zero_point)]
+        turned = IntxUnpackedToInt8Tensor(
+            *parts, weight.target_dtype, tuple(block), weight.dtype, weight.activation_quantization
+        )
+    else:
+        assert isinstance(weight, Int8Tensor)
+        turned = Int8Tensor(
+            weight.qdata.t().contiguous(),
+            weight.scale.t().contiguous(),
+            block,
+            weight.dtype,
+            zero_point=weight.zero_point.t().contiguous(),
+            act_quant_scale=weight.act_quant_scale,
+            act_quant_zero_point=weight.act_quant_zero_point,
+            act_quant_kwargs=weight.act_quant_kwargs,
+        )
+    linear.weight = nn.Parameter(turned, requires_grad=False)
+    linear.bias = layer.bias  # type: ignore[assignment]
+    return linear
+
+
+def _unpacked(weight: Any) -> Any:
+    from torchao.quantization import IntxUnpackedToInt8Tensor
+
+    from quantship.quant.tensors import unpack_int4
+
+    scale_OG = weight.scale.t().contiguous().float()
+    return IntxUnpackedToInt8Tensor(
+        qdata=unpack_int4(weight.qdata),
+        scale=scale_OG,
+        zero_point=torch.zeros_like(scale_OG, dtype=torch.int8),
+        target_dtype=torch.int4,  # type: ignore[attr-defined]
+        block_size=tuple(weight.block_size),
+        dtype=torch.float32,
+        activation_quantization=None,
+    )
+
+
+def _widened(weight: Any) -> Any:
+    from torchao.quantization import Int4Tensor
+
+    zero_point = weight.zero_point.to(weight.scale.dtype)
+    return Int4Tensor(weight.qdata, weight.scale, zero_point, weight.block_size, weight.shape)
+
+
+@contextmanager
+def _static_parts_known() -> Iterator[None]:
+    """Tell transformers' torchao loader the names of the parts that hold static input ranges."""
+    from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
+
+    own = TorchAoHfQuantizer.serialized_names
+
+    def with_static_parts(self: Any) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = own.fget(self)  # type: ignore[attr-defined]
+        more = {name: [f"_{name}_{part}" for part in STATIC_PARTS] for name in names}
+        return {name: [*more[name], *parts] for name, parts in names.items()}
+
+    TorchAoHfQuantizer.serialized_names = property(with_static_parts)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        TorchAoHfQuantizer.serialized_names = own  # type: ignore[method-assign]

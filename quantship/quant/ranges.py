@@ -1,0 +1,76 @@
+"""How far a weight's grid reaches: to the outermost weight, or less far."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from quantship.quant.numerics import (
+    Grid,
+    choose_grid,
+    dequantize,
+    grid_of_range,
+    grouped,
+    round_to,
+)
+from quantship.quant.scheme import RangeName, WeightFormat
+
+SHRINK_STEPS = 50
+"""Ranges that the search for the least squared error tries, from half to the whole."""
+
+
+@torch.no_grad()
+def find_grid(
+    weight_OI: Tensor, fmt: WeightFormat, reach: RangeName = "minmax", percentile: float = 99.9
+) -> Grid:
+    """The grid of a weight.
+
+    Args:
+        weight_OI: Float weight.
+        fmt: Its format.
+        reach: ``minmax``, ``percentile`` or ``mse``.
+        percentile: Per cent of the weights that a grid holds, for ``percentile``.
+    """
+    if reach == "percentile":
+        return _percentile_grid(weight_OI, fmt, percentile)
+    if reach == "mse":
+        return _least_error_grid(weight_OI, fmt)
+    return choose_grid(weight_OI, fmt)
+
+
+def _percentile_grid(weight_OI: Tensor, fmt: WeightFormat, percentile: float) -> Grid:
+    grouped_OGS = grouped(weight_OI, fmt)
+    size = grouped_OGS.shape[-1]
+    rank = min(size, max(1, math.ceil(size * percentile / 100)))
+    highest_OG = grouped_OGS.kthvalue(rank, dim=-1).values
+    lowest_OG = grouped_OGS.kthvalue(size + 1 - rank, dim=-1).values
+    return grid_of_range(lowest_OG, highest_OG, fmt)
+
+
+def _least_error_grid(weight_OI: Tensor, fmt: WeightFormat) -> Grid:
+    """Shrink every group's range step by step, and keep for each group the best of all."""
+    grouped_OGS = grouped(weight_OI, fmt)
+    lowest_OG, highest_OG = grouped_OGS.amin(dim=-1), grouped_OGS.amax(dim=-1)
+    best = choose_grid(weight_OI, fmt)
+    least_OG = _squared_error(weight_OI, best, fmt)
+    for step in range(1, SHRINK_STEPS + 1):
+        share = 1 - step / (2 * SHRINK_STEPS)
+        grid = grid_of_range(lowest_OG * share, highest_OG * share, fmt)
+        error_OG = _squared_error(weight_OI, grid, fmt)
+        better_OG = error_OG < least_OG
+        least_OG = torch.where(better_OG, error_OG, least_OG)
+        best = Grid(
+            torch.where(better_OG, grid.scale, best.scale),
+            None
+            if grid.zero is None or best.zero is None
+            else torch.where(better_OG, grid.zero, best.zero),
+        )
+    return best
+
+
+def _squared_error(weight_OI: Tensor, grid: Grid, fmt: WeightFormat) -> Tensor:
+    numbers_OI = dequantize(round_to(weight_OI, grid, fmt))
+    error_OGS = grouped(numbers_OI.sub_(weight_OI), fmt)
+    return error_OGS.square_().sum(dim=-1)
