@@ -66,11 +66,11 @@ class Plan:
 
     Args:
         nodes: Jobs; each one's inputs come before it.
-        source: The model from outside, or None where a tiny one is made.
+        outside: Models that no job makes, by the name of their node.
     """
 
     nodes: tuple[Node, ...]
-    source: Artifact | None
+    outside: Mapping[str, Artifact]
 
     def __getitem__(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)

@@ -20,7 +20,7 @@ from quantship.errors import QuantshipError, StageError, UsageError
 from quantship.estimate import needs, tiny_parameters
 from quantship.job import OUTSIDE, Job, Node, Plan
 from quantship.plan import STAGES
-from quantship.recipe.language import Recipe
+from quantship.recipe.language import MODEL, Recipe
 from quantship.reporting.schema import Report
 from quantship.stages import push, report
 
@@ -95,6 +95,7 @@ def run(
     Raises:
         UsageError: Another run uses ``root``, it cannot be written to, or the model is not to be
             had.
+        RecipeError: A scheme does not fit the layers of a model from the Hub.
         StageError: A stage failed.
         KeyboardInterrupt: The user stopped it; the same call goes on from there.
     """
@@ -114,8 +115,8 @@ def run(
         jobs = planning.make(recipe, download=True)
         made: dict[str, Artifact] = {}
         for node in jobs.nodes:
-            if jobs.source is not None and node.stage == OUTSIDE:
-                made[node.name] = jobs.source
+            if node.stage == OUTSIDE:
+                made[node.name] = jobs.outside[node.name]
             else:
                 made[node.name] = _make(node, made, root, notify)
         result = report.build(recipe, jobs, made, root, duration_s=time.monotonic() - began)
@@ -193,6 +194,5 @@ def _in_words(error: Exception) -> str:
 def _num_parameters(recipe: Recipe, jobs: Plan) -> int | None:
     if recipe.model.tiny is not None:
         return tiny_parameters(recipe.model.tiny)
-    if jobs.source is not None and jobs.source.path.is_dir():
-        return models.num_parameters(jobs.source.path)
-    return None
+    source = jobs.outside[MODEL].path
+    return models.num_parameters(source) if source.is_dir() else None

@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from quantship import artifact, hardware, hub, models
 from quantship.artifact import Artifact
 from quantship.data import Source, hub_dataset, local_files
+from quantship.errors import Problem, RecipeError, UsageError
 from quantship.exporters import lowering
 from quantship.frozen import Frozen
 from quantship.job import OUTSIDE, Node, Plan
-from quantship.quant.scheme import SCHEMES, Scheme
+from quantship.quant.scheme import Scheme
+from quantship.recipe import fit, schemes
 from quantship.recipe.language import (
     MODEL,
     AnyStep,
+    Distillation,
     Evaluation,
     ExportStep,
     FinetuneStep,
+    Model,
     QatStep,
     QuantizeStep,
     Recipe,
 )
 from quantship.recipe.resolve import exported_as
-from quantship.stages import benchmark, data, evaluate, export, finetune, qat, quantize, tiny
+from quantship.recipe.teacher import Makeup, mismatch, read_makeup, tiny_makeup
+from quantship.recipe.yaml_source import dotted
+from quantship.stages import (
+    benchmark,
+    data,
+    evaluate,
+    export,
+    finetune,
+    online,
+    qat,
+    quantize,
+    tiny,
+)
 
 STAGES: dict[str, ModuleType] = {
     "tiny": tiny,
@@ -34,6 +51,7 @@ STAGES: dict[str, ModuleType] = {
     "quantize": quantize,
     "export": export,
     "evaluate": evaluate,
+    "online": online,
     "benchmark": benchmark,
 }
 """Every stage: a module with ``REVISION``, which goes up when its results change, and ``run``."""
@@ -49,33 +67,42 @@ def make(recipe: Recipe, *, download: bool) -> Plan:
         download: Fetch a Hub model now; else only look up its commit.
 
     Raises:
-        UsageError: The model is not to be had.
+        UsageError: A model is not to be had, or a teacher cannot teach.
+        RecipeError: A scheme does not fit the layers of a model that was downloaded just now.
     """
-    source = _source(recipe, download=download)
-    planner = _Planner(recipe)
-    if source is None:
-        assert recipe.model.tiny is not None
+    planner = _Planner(recipe, download=download)
+    if recipe.model.tiny is None:
+        planner.add_outside(MODEL, recipe.model, group="baseline")
+        if download and recipe.model.hub is not None:  # one that is here was checked before
+            _require_fit(recipe, planner.outside[MODEL].path)
+    else:
         settings = tiny.Settings(dimensions=recipe.model.tiny, seed=recipe.seed)
         planner.add(MODEL, "tiny", settings, {}, group="baseline")
-    else:
-        planner.nodes[MODEL] = Node(MODEL, OUTSIDE, None, {}, None, "baseline", source.fingerprint)
     planner.add(DATA, "data", _data_settings(recipe), {"model": MODEL})
     for step in recipe.steps:
         planner.add_step(step)
     if recipe.evaluation is not None:
         planner.add_evaluations(recipe.evaluation)
+        if recipe.evaluation.online:
+            planner.add_online(recipe.evaluation)
     if recipe.benchmark is not None:
         planner.add_benchmark()
-    return Plan(tuple(planner.nodes.values()), source)
+    return Plan(tuple(planner.nodes.values()), planner.outside)
 
 
-def _source(recipe: Recipe, *, download: bool) -> Artifact | None:
-    if recipe.model.path is not None:
-        return models.from_directory(recipe.model.path)
-    if recipe.model.hub is not None:
-        commit = hub.commit(recipe.model.hub, recipe.model.revision, "model")
-        return models.from_hub(recipe.model.hub, commit, download=download)
-    return None
+def _require_fit(recipe: Recipe, directory: Path) -> None:
+    found = fit.find_problems(recipe, directory)
+    problems = [Problem(one.message, key=dotted(one.key), remedy=one.remedy) for one in found]
+    if problems:
+        raise RecipeError(problems)
+
+
+def _from_outside(model: Model, *, download: bool) -> Artifact:
+    if model.path is not None:
+        return models.from_directory(model.path)
+    assert model.hub is not None
+    commit = hub.commit(model.hub, model.revision, "model")
+    return models.from_hub(model.hub, commit, download=download)
 
 
 def _data_settings(recipe: Recipe) -> data.Settings:
@@ -103,9 +130,18 @@ def _pinned(source: Source) -> Source:
 class _Planner:
     """Collects nodes, each with the fingerprint of all that goes into it."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, *, download: bool) -> None:
         self._recipe = recipe
+        self._download = download
+        self._schemes = schemes.table(recipe)
         self.nodes: dict[str, Node] = {}
+        self.outside: dict[str, Artifact] = {}
+
+    def add_outside(self, name: str, model: Model, *, group: str = "") -> None:
+        """Add a model that no job makes."""
+        source = _from_outside(model, download=self._download)
+        self.outside[name] = source
+        self.nodes[name] = Node(name, OUTSIDE, None, {}, None, group, source.fingerprint)
 
     def add(
         self,
@@ -136,15 +172,46 @@ class _Planner:
             self.add(step.name, "finetune", settings, inputs, group="finetune")
             return
         assert step.scheme is not None
-        scheme = SCHEMES[step.scheme]
+        scheme = self._schemes[step.scheme]
         if isinstance(step, QatStep):
             inputs["data"] = DATA
+            if step.distill is not None:
+                inputs["teacher"] = self._teacher(step.name, step.distill)
             seed = self._training_seed(step.input)
             qat_settings = qat.Settings(step=step, scheme=scheme, seed=seed)
-            self.add(step.name, "qat", qat_settings, inputs, scheme=scheme, group="qat")
+            if step.output == "float":
+                self.add(step.name, "qat", qat_settings, inputs, group="finetune")
+            else:
+                self.add(step.name, "qat", qat_settings, inputs, scheme=scheme, group="qat")
         elif isinstance(step, QuantizeStep):
+            if scheme.is_static:
+                inputs["data"] = DATA
             ptq_settings = quantize.Settings(step=step, scheme=scheme)
             self.add(step.name, "quantize", ptq_settings, inputs, scheme=scheme, group="ptq")
+
+    def _teacher(self, step: str, distill: Distillation) -> str:
+        """Name of the node whose model teaches, which is added where no step makes it."""
+        assert distill.teacher is not None
+        model = distill.teacher.outside
+        if model is None:
+            assert distill.teacher.step is not None
+            return distill.teacher.step
+        name = f"teacher {model.path or f'{model.hub}@{model.revision}'}"
+        if name not in self.nodes:
+            self.add_outside(name, model)
+        if self._download:  # else the files may not be here
+            student = self._recipe.model
+            wrong = mismatch(
+                tiny_makeup(student.tiny) if student.tiny else self._makeup(MODEL),
+                self._makeup(name),
+                hidden_states=distill.hidden_states > 0,
+            )
+            if wrong is not None:
+                raise UsageError(f"step '{step}': the teacher {wrong.message}. {wrong.remedy}")
+        return name
+
+    def _makeup(self, name: str) -> Makeup:
+        return read_makeup(self.outside[name].path)
 
     def _training_seed(self, source: str) -> int:
         """A seed that differs between trainings that follow each other.
@@ -153,7 +220,7 @@ class _Planner:
         """
         node, before = self.nodes[source], 0
         while "model" in node.inputs:
-            before += "data" in node.inputs
+            before += node.stage in ("finetune", "qat")
             node = self.nodes[node.inputs["model"]]
         return self._recipe.seed + before
 
@@ -184,6 +251,18 @@ class _Planner:
                 inputs["reference"] = node.inputs["model"]
             self.add(f"evaluate {node.name}", "evaluate", settings, inputs)
 
+    def add_online(self, evaluation: Evaluation) -> None:
+        """Measure what torchao makes of each PTQ step's source when it rounds on loading."""
+        for node in [node for node in self.nodes.values() if node.stage == "quantize"]:
+            assert node.scheme is not None
+            assert isinstance(node.settings, quantize.Settings)
+            if online.reject(node.scheme, node.settings.step.range) is None:
+                settings = online.Settings(
+                    scheme=node.scheme, batch_size=evaluation.batch_size, limit=evaluation.limit
+                )
+                inputs = {"model": node.inputs["model"], "checkpoint": node.name, "data": DATA}
+                self.add(f"online {node.name}", "online", settings, inputs)
+
     def add_benchmark(self) -> None:
         assert self._recipe.benchmark is not None
         settings = benchmark.Settings(
@@ -208,11 +287,15 @@ class _Planner:
 def describe(settings: Frozen) -> dict[str, Any]:
     """Settings as JSON values, without what does not change a result.
 
-    That is a step's name and input, and where a local data file lies: its digest says what it is.
+    That is a step's name, input and teacher, which are known by their own fingerprints, and where a
+    local data file lies: its digest says what it is.
     """
     values: dict[str, Any] = settings.model_dump(mode="json")
+    step = values.get("step", {})
     for key in ("name", "input"):
-        values.get("step", {}).pop(key, None)
+        step.pop(key, None)
+    if step.get("distill") is not None:
+        step["distill"].pop("teacher")
     for sources in (values.get("data", {}).get(split, ()) for split in ("train", "eval")):
         for source in sources:
             source.pop("path", None)

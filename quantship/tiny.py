@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 PAD, END, START_ROLE, END_ROLE = "<|pad|>", "<|end|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -32,12 +30,23 @@ class Dimensions(Protocol):
     tied: bool
 
 
-def build_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
-    """One token a byte, four special tokens, a ChatML template: any text, reversible."""
+def vocabulary() -> dict[str, int]:
+    """Tokens and their ids: four special ones, then one a byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = [PAD, END, START_ROLE, END_ROLE]
-    vocabulary = {token: index for index, token in enumerate(special + alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    return {token: index for index, token in enumerate(special + alphabet)}
+
+
+def vocab_size() -> int:
+    """Width of a model's logits: the vocabulary, filled up to whole blocks of 32."""
+    return -(-len(vocabulary()) // 32) * 32
+
+
+def build_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
+    """One token a byte, four special tokens, a ChatML template: any text, reversible."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary(), merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(
@@ -56,8 +65,11 @@ def build_model(
     dimensions: Dimensions, tokenizer: PreTrainedTokenizerFast, seed: int
 ) -> PreTrainedModel:
     """A float32 Llama of these dimensions with weights drawn from ``seed``."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     config = LlamaConfig(
-        vocab_size=-(-len(tokenizer) // 32) * 32,  # whole blocks of 32 rows and columns
+        vocab_size=vocab_size(),
         hidden_size=dimensions.hidden_size,
         intermediate_size=dimensions.intermediate_size,
         num_hidden_layers=dimensions.num_layers,

@@ -25,7 +25,9 @@ from transformers import (
 from quantship import progress
 from quantship.artifact import Facts
 from quantship.data.prepare import collate
+from quantship.distillation import TERMS, DistillingTrainer, Teaching
 from quantship.errors import QuantshipError
+from quantship.quant.rounding import keep_codes, weights_changed
 from quantship.recipe.language import TrainingOptions
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def train(
     pad_token_id: int,
     seed: int,
     resume: Path,
+    teaching: Teaching | None = None,
 ) -> Facts:
     """Train a model in place.
 
@@ -55,14 +58,17 @@ def train(
         seed: Seed of the order of the data and of dropout.
         resume: Directory for Trainer's checkpoints; an unfinished run of the same step goes on
             from the last one that is complete.
+        teaching: A float model to learn from as well; None: from the data alone.
 
     Returns:
-        Loss curve, seconds, tokens a second and the step it was resumed from.
+        Loss curve, seconds, tokens a second and the step it was resumed from; where a model taught,
+        the means of the loss's terms over all steps, before weighting.
 
     Raises:
         QuantshipError: The loss or its gradient stopped being a number.
         KeyboardInterrupt: The user, or ``docker stop``, asked for the end; a checkpoint is saved.
     """
+    keep_codes(model)
     arguments = _arguments(options, seed, resume)
     last = _last_complete(resume)
     state = TrainerState.load_from_json(str(last / STATE)) if last else TrainerState()
@@ -73,7 +79,8 @@ def train(
             # Trainer would take one more step, at a rate from beyond the end of its schedule.
             _load_weights(model, last)
         else:
-            trainer = Trainer(
+            made = Trainer if teaching is None else partial(DistillingTrainer, teaching)
+            trainer = made(
                 model=model,
                 args=arguments,
                 train_dataset=dataset,
@@ -88,11 +95,13 @@ def train(
     return {
         "points": _points(state.log_history, options.logging_steps),
         "num_steps": state.global_step,
+        "num_tokens": state.num_input_tokens_seen,
         "seconds": round(time.monotonic() - began, 3),
         "tokens_per_s": watcher.tokens_per_s(),
         "seconds_per_step": watcher.median_step_s(),
         "resumed_from": _step(last) if last else None,
         "precision": "bfloat16" if arguments.bf16 else "float32",
+        **({} if teaching is None else {"distillation": _mean_terms(state.log_history)}),
     }
 
 
@@ -140,9 +149,16 @@ def _points(history: list[dict[str, float]], every: int) -> list[Facts]:
             "loss": fmean(entry["loss"] for entry in group),
             "learning_rate": group[-1]["learning_rate"],
             "grad_norm": group[-1]["grad_norm"],
+            **_mean_terms(group),
         }
         for group in groups
     ]
+
+
+def _mean_terms(history: list[dict[str, float]]) -> Facts:
+    """Means of the terms of a distillation's loss, as far as they were logged."""
+    logged = {name: [entry[name] for entry in history if name in entry] for name in TERMS}
+    return {name: fmean(values) for name, values in logged.items() if values}
 
 
 def _last_complete(resume: Path) -> Path | None:
@@ -163,6 +179,9 @@ def _step(checkpoint: Path) -> int:
 def _load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
     from safetensors.torch import load_file
 
+    if hasattr(model, "peft_config"):
+        model.load_adapter(str(checkpoint), "default", is_trainable=True)
+        return
     weights = {}
     for file in checkpoint.glob("*.safetensors"):
         weights.update(load_file(file))
@@ -231,6 +250,11 @@ class _Watcher(TrainerCallback):
         if self._tokens_before is None:
             self._tokens_before = state.num_input_tokens_seen
         self._began = time.perf_counter()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        weights_changed(kwargs["model"])
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

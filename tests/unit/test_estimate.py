@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from quantship.estimate import TINY_VOCABULARY, Needs, needs, tiny_parameters
 from quantship.job import Node
 from quantship.quant.scheme import SCHEMES, Scheme
-from quantship.recipe.language import TinyModel
+from quantship.recipe.language import QatStep, QuantizeStep, TinyModel
+from quantship.stages import qat, quantize
 from quantship.tiny import build_model, build_tokenizer
 
 W8, W4 = SCHEMES["w8a8"], SCHEMES["w4a16-g32"]
@@ -48,6 +49,12 @@ def test_training_holds_weights_gradients_and_two_moments() -> None:
     assert estimate("qat", W8).memory_bytes == estimate("finetune").memory_bytes + 4 * MILLION
 
 
+def test_a_teacher_is_held_beside_the_student() -> None:
+    taught = Node("n", "qat", None, {"model": "a", "teacher": "b"}, W8, "", "")
+    assert needs(taught, MILLION).memory_bytes - estimate("qat", W8).memory_bytes == 4 * MILLION
+    assert needs(taught, MILLION).disk_bytes == estimate("qat", W8).disk_bytes
+
+
 def test_training_writes_two_checkpoints_beside_the_model() -> None:
     assert estimate("finetune").disk_bytes == (1 + 2 * 3) * 4 * MILLION
     assert estimate("finetune").disk_bytes - estimate("qat", W8).disk_bytes == 3 * MILLION
@@ -60,9 +67,35 @@ def test_quantized_models_are_smaller_by_their_container(stage: str) -> None:
     assert estimate(stage, W8).disk_bytes * 4 == whole
 
 
-def test_only_an_export_packs_two_codes_into_a_byte() -> None:
-    assert estimate("quantize", W4).disk_bytes == MILLION
-    assert MILLION / 2 < estimate("export", W4).disk_bytes < MILLION
+def trained(scheme: Scheme = W8, **options: object) -> Needs:
+    step = QatStep.model_validate({"stage": "qat", **options})
+    left = None if step.output == "float" else scheme
+    settings = qat.Settings(step=step, scheme=scheme, seed=0)
+    return needs(Node("n", "qat", settings, {}, left, "", ""), MILLION)
+
+
+def quantized(scheme: Scheme, **options: object) -> Needs:
+    step = QuantizeStep.model_validate({"stage": "quantize", **options})
+    settings = quantize.Settings(step=step, scheme=scheme)
+    return needs(Node("n", "quantize", settings, {}, scheme, "", ""), MILLION)
+
+
+def test_two_codes_of_four_bits_share_a_byte_where_they_are_packed() -> None:
+    packed = estimate("export", W4).disk_bytes
+    assert MILLION / 2 < packed < MILLION
+    assert quantized(W4).disk_bytes == packed
+    assert quantized(W4, packed=False).disk_bytes == MILLION
+    assert quantized(SCHEMES["w2a16-g32"]).disk_bytes == MILLION
+
+
+def test_a_model_trained_for_a_later_step_is_left_in_bfloat16() -> None:
+    assert trained(output="float").disk_bytes - trained().disk_bytes == MILLION
+
+
+def test_adapters_take_no_room_beside_the_weights_that_they_stand_on() -> None:
+    assert trained(lora=True).memory_bytes == trained().memory_bytes - 3 * 4 * MILLION
+    assert trained(lora=True).disk_bytes == MILLION
+    assert trained(lora={"base": "nf4"}).memory_bytes < trained(lora=True).memory_bytes
 
 
 @pytest.mark.parametrize("stage", ["data", "evaluate", "benchmark"])

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from quantship import hardware, hub
+from quantship import hardware, hub, models
 from quantship import plan as planning
-from quantship.errors import UsageError
+from quantship.errors import RecipeError, UsageError
 from quantship.exporters import lowering
 from quantship.job import OUTSIDE, Plan
 from quantship.quant.scheme import SCHEMES
@@ -162,6 +163,7 @@ def test_a_changed_setting_changes_its_step_and_what_follows(plan: Planner) -> N
         every - OF_MODEL - {"data"}
     )
     assert changed(before, plan("steps.qat.scheme=w8a16")) == AFTER_QAT
+    assert changed(before, plan("schemes={mine: {base: w8a16}}")) == set()
     assert changed(before, plan("data.max_length=100")) == (every - {"model", "model-onnx"})
     assert changed(before, plan("model.tiny.num_layers=3")) == every
     assert changed(before, plan("seed=1")) == every
@@ -169,6 +171,34 @@ def test_a_changed_setting_changes_its_step_and_what_follows(plan: Planner) -> N
     assert changed(before, plan("evaluation.limit=4")) == {
         name for name in every if name.startswith("evaluate ")
     }
+
+
+def test_a_scheme_is_known_by_its_content_and_not_only_by_its_name(plan: Planner) -> None:
+    def mine(change: str) -> Plan:
+        return plan("steps.qat.scheme=mine", f"schemes={{mine: {{base: w8a8{change}}}}}")
+
+    made = mine("")
+    scheme = made["qat"].scheme
+    assert scheme == SCHEMES["w8a8"].model_copy(update={"name": "mine"})
+    assert made["qat-onnx"].scheme == scheme
+    assert fingerprints(made) == fingerprints(mine(", weight: {bits: 8}"))
+    for change in (
+        ", embedding: float",
+        ", weight: {bits: 7}",
+        ", activation: {symmetric: true}",
+        ', overrides: [{layers: "*.down_proj", weight: float}]',
+    ):
+        assert changed(made, mine(change)) == AFTER_QAT
+
+
+def test_training_for_a_later_step_leaves_a_float_model(plan: Planner) -> None:
+    steps = "  - {stage: quantize, name: deployed, input: qat}\n"
+    made = plan("steps.2.output=float", "steps.3.input=[qat]", recipe=RECIPE + steps)
+    assert made["qat"].scheme is None
+    assert made["qat"].group == "finetune"
+    assert made["qat-onnx"].scheme is None
+    assert made["deployed"].inputs == {"model": "qat"}
+    assert made["deployed"].scheme == SCHEMES["w8a8"]
 
 
 def test_trainings_that_follow_each_other_see_the_data_in_different_orders(plan: Planner) -> None:
@@ -280,14 +310,13 @@ def test_a_model_is_known_by_its_content(plan: Planner, tmp_path: Path) -> None:
     def model(folder: str, weights: bytes) -> str:
         path = tmp_path / folder
         path.mkdir()
-        (path / "config.json").write_text('{"max_position_embeddings": 1024}')
+        (path / "config.json").write_text('{"model_type": "gpt2", "n_embd": 24, "n_layer": 1}')
         (path / "model.safetensors").write_bytes(weights)
         return RECIPE.replace("{tiny: {}}", f"{{path: {path}}}")
 
     before = plan(recipe=model("here", b"1"))
     assert before["model"].stage == OUTSIDE
-    assert before.source is not None
-    assert before.source.path == tmp_path / "here"
+    assert before.outside["model"].path == tmp_path / "here"
     assert before["model"].settings is None
     assert changed(before, plan(recipe=model("elsewhere", b"1"))) == set()
     assert changed(before, plan(recipe=model("changed", b"2"))) == set(fingerprints(before))
@@ -305,6 +334,94 @@ def test_a_model_on_the_hub_is_known_by_its_commit(
     before = at("1111")
     assert changed(before, at("2222")) == set(fingerprints(before))
     assert changed(before, at("1111")) == set()
+
+
+def taught(teacher: str, recipe: str = RECIPE) -> str:
+    return recipe.replace(
+        "stage: qat, input: finetune", f"stage: qat, input: finetune, distill: {{{teacher}}}"
+    )
+
+
+def test_a_teacher_is_an_input_of_its_own(plan: Planner) -> None:
+    before = plan()
+    itself, other = plan(recipe=taught("")), plan(recipe=taught("teacher: model"))
+    assert itself["qat"].inputs == {"model": "finetune", "data": "data", "teacher": "finetune"}
+    assert other["qat"].inputs == {"model": "finetune", "data": "data", "teacher": "model"}
+    assert changed(before, itself) == changed(itself, other) == AFTER_QAT
+    assert changed(itself, plan(recipe=taught("teacher: finetune"))) == set()
+    for option in ("temperature: 3", "weight: 0.25", "hidden_states: 1"):
+        assert changed(itself, plan(recipe=taught(option))) == AFTER_QAT
+
+
+def test_a_teacher_from_outside_is_known_by_its_content(
+    plan: Planner, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    def at(folder: Path) -> Plan:
+        # Two steps that learn from one teacher; it is looked at once.
+        second = f"  - {{stage: qat, name: again, distill: {{teacher: {folder}}}}}\n"
+        return plan(recipe=taught(f"teacher: {{path: {folder}}}") + second)
+
+    made = at(tiny_model_dir)
+    (teacher,) = (node for node in made.nodes if node.stage == OUTSIDE)
+    assert made["qat"].inputs["teacher"] == made["again"].inputs["teacher"] == teacher.name
+    assert made.outside == {teacher.name: models.from_directory(tiny_model_dir)}
+    assert not teacher.leaves_model
+    assert [node.name for node in made.nodes].index(teacher.name) < [
+        node.name for node in made.nodes
+    ].index("qat")
+    copies = [Path(shutil.copytree(tiny_model_dir, tmp_path / name)) for name in ("1", "2")]
+    assert at(copies[0])["qat"].fingerprint == made["qat"].fingerprint
+    (copies[1] / "README.md").write_text("another\n")
+    assert at(copies[1])["qat"].fingerprint != made["qat"].fingerprint
+
+
+def test_a_teacher_on_the_hub_is_known_by_its_commit(
+    plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def at(commit: str, revision: str = "main") -> Plan:
+        def answer(repo: str, revision: str, kind: str) -> str:
+            asked.append((repo, revision, kind))
+            return commit
+
+        monkeypatch.setattr(hub, "commit", answer)
+        return plan(recipe=taught(f"teacher: {{hub: me/teacher, revision: {revision}}}"))
+
+    before = at("1111")
+    assert asked == [("me/teacher", "main", "model")]
+    assert changed(before, at("2222")) >= AFTER_QAT
+    assert before["qat"].fingerprint == at("1111", "v1")["qat"].fingerprint
+
+
+def test_a_teacher_from_the_hub_that_cannot_teach_is_refused_once_it_is_here(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path(shutil.copytree(tiny_model_dir, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
+    monkeypatch.setattr(hub, "commit", lambda *_: "1111")
+    monkeypatch.setattr(models, "from_hub", lambda *_, **__: models.from_directory(other))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(taught("teacher: me/teacher"))
+    planning.make(load(path), download=False)
+    with pytest.raises(UsageError, match="step 'qat': the teacher has another vocabulary: it has"):
+        planning.make(load(path), download=True)
+
+
+def test_a_model_from_the_hub_that_no_scheme_fits_is_refused_once_it_is_here(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "commit", lambda *_: "1111")
+    monkeypatch.setattr(models, "from_hub", lambda *_, **__: models.from_directory(tiny_model_dir))
+    path = tmp_path / "recipe.yaml"
+    mine = "schemes: {mine: {weight: {bits: 4, group_size: 256}}}\n"
+    path.write_text(RECIPE.replace("{tiny: {}}", "me/model").replace("w8a8", "mine") + mine)
+    planning.make(load(path), download=False)
+    with pytest.raises(
+        RecipeError, match=r"^schemes\.mine: scheme 'mine' cuts weights into groups"
+    ):
+        planning.make(load(path), download=True)
 
 
 def test_data_on_the_hub_is_known_by_its_commit(

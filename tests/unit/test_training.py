@@ -14,6 +14,8 @@ from datasets import Dataset
 from quantship import training
 from quantship.artifact import Facts
 from quantship.errors import QuantshipError
+from quantship.quant.modules import prepare_qat
+from quantship.quant.scheme import SCHEMES
 from quantship.recipe.language import FinetuneStep, TinyModel
 from quantship.tiny import build_model, build_tokenizer
 from quantship.training import train
@@ -159,6 +161,23 @@ def test_weights_stay_in_float32(precision: str, dataset: Dataset, tmp_path: Pat
     weights, facts = run(dataset, tmp_path, precision=precision)
     assert facts["precision"] == precision
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_codes_shared_by_micro_batches_are_those_of_the_weights_at_hand(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fused AdamW writes to weights without a trace; training must round them anew all the same."""
+    given: dict[str, Any] = {"max_steps": 4, "gradient_accumulation": 2, "batch_size": 2}
+
+    def trained(folder: str) -> dict[str, torch.Tensor]:
+        model = prepare_qat(fresh(), SCHEMES["w8a8"])
+        path = tmp_path / folder
+        train(model, dataset, options(**given), pad_token_id=0, seed=0, resume=path)
+        return dict(model.state_dict())
+
+    shared = trained("shared")
+    monkeypatch.setattr(training, "keep_codes", lambda model: None)
+    assert equal(shared, trained("rounded each time"))
 
 
 def test_gradient_checkpointing_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
