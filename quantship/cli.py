@@ -88,9 +88,9 @@ def run(
     `quantship RECIPE` is short for `quantship run RECIPE`.
     """
     with _errors_shown(debug):
-        loaded = recipes.load(shipped.find(recipe), overrides=overrides or (), profile=profile)
         if not debug:
             _quiet_libraries()
+        loaded = recipes.load(shipped.find(recipe), overrides=overrides or (), profile=profile)
         if plan:
             _show_plan(loaded, artifacts)
         else:
@@ -106,6 +106,8 @@ def check(
 ) -> None:
     """Report everything that is wrong with a recipe, at once."""
     with _errors_shown(debug):
+        if not debug:
+            _quiet_libraries()
         path = shipped.find(recipe)
         checked = recipes.check(path, overrides=overrides or (), profile=profile)
         names = ", ".join(str(step.name) for step in checked.steps)

@@ -13,18 +13,24 @@ from rich.padding import Padding
 from rich.text import Text
 
 from quantship.errors import UsageError
+from quantship.quant.scheme import FLOAT, SCHEMES
 from quantship.recipe.keys import (
+    NAME,
     annotated,
     choices,
     default,
     describe,
     discriminator,
     element,
+    generic,
+    held,
     models,
+    named,
     suggest,
     walk,
 )
 from quantship.recipe.language import Recipe
+from quantship.recipe.scheme_words import scheme_table
 
 FILE_KEYS = {
     "extends": (
@@ -63,7 +69,10 @@ def explain(key: str | None) -> RenderableType:
         if inner is not None and part.isdigit():
             here = inner
             continue
-        known = models(here if inner is None else inner)
+        if named(here) is not None and part:
+            here = named(here)
+            continue
+        known = models(held(here))
         if "" in known and part in known[""].model_fields:
             field = known[""].model_fields[part]
             here = annotated(field)
@@ -74,7 +83,10 @@ def explain(key: str | None) -> RenderableType:
     if isinstance(here, type):
         return _model(here, f"{key}.", key)
     assert field is not None
-    return Group(_entry(key, field), *_below(key, here))
+    lines = [_entry(key, field), *_below(key, here)]
+    if key.endswith(("scheme", "schemes")):
+        lines += [Text(), scheme_table(SCHEMES.values())]
+    return Group(*lines)
 
 
 def json_schema() -> dict[str, Any]:
@@ -88,7 +100,13 @@ def json_schema() -> dict[str, Any]:
     shorthand = {"type": "string", "description": "Local directory, or Hub id."}
     definitions = schema["$defs"]
     definitions["Model"] = {"anyOf": [shorthand, definitions["Model"]]}
+    taught = {"type": "string", "description": "Name of a step, local directory, or Hub id."}
+    definitions["Teacher"] = {"anyOf": [taught, definitions["Teacher"]]}
+    switch = {"type": "boolean", "description": "With its defaults, or not at all."}
+    for kind in ("Distillation", "Lora"):
+        definitions[kind] = {"anyOf": [switch, definitions[kind]]}
     definitions["Data"].pop("required", None)
+    _loosen_schemes(definitions)
     one_input = definitions["ExportStep"]["properties"]["input"]
     one_input["anyOf"] = [{"type": "string"}, *one_input["anyOf"]]
     keys = schema["properties"]
@@ -103,6 +121,18 @@ def json_schema() -> dict[str, Any]:
     schema["anyOf"] = [{"required": required}, {"required": ["extends"]}]
     schema["patternProperties"] = {f"^({'|'.join(Recipe.model_fields)}|profiles)\\.": {}}
     return schema
+
+
+def _loosen_schemes(definitions: dict[str, Any]) -> None:
+    """Let ``float`` stand for a format, and leave to a scheme's base what is not given."""
+    for kind in ("OwnScheme", "Override"):
+        for option in definitions[kind]["properties"].values():
+            ways = option.get("anyOf", [])
+            if {"type": "null"} in ways and "Format" in str(ways):
+                ways.append({"const": FLOAT})
+    definitions["OwnScheme"].pop("required")
+    definitions["OwnScheme"]["anyOf"] = [{"required": ["weight"]}, {"required": ["base"]}]
+    definitions["WeightFormat"].pop("required")
 
 
 def schema_text() -> str:
@@ -123,19 +153,19 @@ def _is_tag(field: FieldInfo) -> bool:
 
 def _below(key: str, annotation: Any) -> list[RenderableType]:
     """What stands below a field: the keys of its mapping, or the kinds that its items may be."""
-    inner = element(annotation)
-    held = annotation if inner is None else inner
-    tag = discriminator(held)
+    below = held(annotation)
+    path = f"{key}.{NAME}." if named(annotation) is not None else f"{key}."
+    tag = discriminator(below)
     lines: list[RenderableType] = []
-    for name, model in models(held).items():
+    for name, model in models(below).items():
         if tag is None:
-            lines.append(_model(model, f"{key}.", ""))
+            lines.append(_model(model, path, ""))
         else:
             first_line = _docstring(model).partition("\n")[0]
             head = Text.assemble((f"{tag}: {name}", "cyan"), f"  {first_line}")
             lines.append(_shifted(head, 6))
     if tag is not None:
-        lines.append(Text(f"\nMore: quantship explain {key}.{next(iter(models(held)))}", "dim"))
+        lines.append(Text(f"\nMore: quantship explain {key}.{next(iter(models(below)))}", "dim"))
     return lines
 
 
@@ -175,7 +205,7 @@ def _docstring(model: type[BaseModel]) -> str:
 
 def _unknown(key: str) -> UsageError:
     known = [*FILE_KEYS, *walk(Recipe)]
-    parent, _, last = key.rpartition(".")
+    parent, _, last = generic(key, Recipe).rpartition(".")
     while parent and parent not in known:
         parent, _, last = parent.rpartition(".")
     below = f"{parent}." if parent else ""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from quantship.data import Source, local_files
-from quantship.quant.scheme import SCHEMES
-from quantship.recipe.language import Model, QatStep, QuantizeStep, Recipe
-from quantship.recipe.resolve import Finding
+from quantship.recipe.findings import Finding
+from quantship.recipe.language import ExportStep, Model, QatStep, Recipe
+from quantship.recipe.teacher import is_quantized, mismatch, read_makeup, tiny_makeup
 from quantship.recipe.yaml_source import Key
 
 _WEIGHTS_REMEDY = (
@@ -25,7 +25,11 @@ def find_problems(recipe: Recipe) -> Iterator[Finding]:
         for index, source in enumerate(getattr(recipe.data, part)):
             yield from _source_findings(("data", part, index), source)
     if recipe.model.path is not None:
-        yield from _model_findings(recipe.model.path)
+        yield from _model_findings(("model", "path"), recipe.model.path)
+        yield from _float_findings(recipe.model.path, recipe)
+    for index, step in enumerate(recipe.steps):
+        if isinstance(step, QatStep):
+            yield from _teacher_findings(index, step, recipe.model)
     yield from _size_findings(recipe)
 
 
@@ -37,11 +41,10 @@ def _source_findings(key: Key, source: Source) -> Iterator[Finding]:
             yield Finding((*key, "path"), f"{what}: {file}", remedy)
 
 
-def _model_findings(path: Path) -> Iterator[Finding]:
-    key = ("model", "path")
+def _model_findings(key: Key, path: Path) -> Iterator[Finding]:
     if not _is(path, "dir"):
         what = "is a file, not a model directory" if _is(path, "file") else "no such directory"
-        remedy = "Give the directory that holds config.json, or a Hub id as model.hub."
+        remedy = "Give the directory that holds config.json, or a Hub id as hub."
         yield Finding(key, f"{what}: {path}", remedy)
         return
     if not _is(path / "config.json", "file"):
@@ -58,10 +61,43 @@ def _model_findings(path: Path) -> Iterator[Finding]:
             yield Finding(key, f"{path} holds no *.safetensors", "Copy the weights there.")
 
 
+def _float_findings(path: Path, recipe: Recipe) -> Iterator[Finding]:
+    working = [step for step in recipe.steps if not isinstance(step, ExportStep)]
+    if working and is_quantized(path):
+        message = f"{path} holds a quantized model, and {working[0].stage} needs a float one"
+        remedy = "Give the float model that it was made from."
+        yield Finding(("model", "path"), message, remedy)
+
+
+def _teacher_findings(index: int, step: QatStep, student: Model) -> Iterator[Finding]:
+    """What is wrong with a teacher in a directory, and whether it can teach the model."""
+    distill = step.distill
+    path = distill.teacher.path if distill is not None and distill.teacher is not None else None
+    if distill is None or path is None:
+        return
+    key: Key = ("steps", index, "distill", "teacher", "path")
+    found = list(_model_findings(key, path))
+    yield from found
+    if found:
+        return
+    if is_quantized(path):
+        remedy = "Give the float model that it was made from."
+        yield Finding(key, f"{path} holds a quantized model, and a teacher is a float one", remedy)
+    taught = None
+    if student.path is not None:
+        taught = read_makeup(student.path)
+    elif student.tiny is not None:
+        taught = tiny_makeup(student.tiny)
+    if taught is not None:
+        wrong = mismatch(taught, read_makeup(path), hidden_states=distill.hidden_states > 0)
+        if wrong is not None:
+            yield Finding(key, f"the teacher {wrong.message}", wrong.remedy)
+
+
 def _size_findings(recipe: Recipe) -> Iterator[Finding]:
-    """Lengths and group sizes that the model has no room for, where its sizes are known."""
+    """Lengths that the model has no room for, where its sizes are known."""
     sizes = _sizes(recipe.model)
-    longest = sizes.get("max_position_embeddings")
+    longest = sizes.get("max_position_embeddings", sizes.get("n_positions"))
     benchmark = recipe.benchmark
     lengths: dict[Key, int] = {("data", "max_length"): recipe.data.max_length}
     if benchmark is not None:
@@ -70,17 +106,6 @@ def _size_findings(recipe: Recipe) -> Iterator[Finding]:
         if isinstance(longest, int) and length > longest:
             message = f"{length} tokens are more than the model's {longest} positions"
             yield Finding(key, message, f"Use at most {longest}.")
-    for index, step in enumerate(recipe.steps):
-        scheme = (
-            SCHEMES.get(step.scheme or "") if isinstance(step, QatStep | QuantizeStep) else None
-        )
-        group = scheme.weight.group_size if scheme else None
-        for name in ("hidden_size", "intermediate_size"):
-            width = sizes.get(name)
-            if group and isinstance(width, int) and width % group:
-                message = f"groups of {group} do not divide the model's {name} of {width}"
-                remedy = "Choose a scheme without groups, or with groups that divide it."
-                yield Finding(("steps", index, "scheme"), message, remedy)
 
 
 def _sizes(model: Model) -> Mapping[str, Any]:

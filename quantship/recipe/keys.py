@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from quantship.quant.scheme import FLOAT, ActivationFormat, WeightFormat
+
 _WORDS = {
     int: "whole number",
     float: "number",
@@ -20,6 +22,8 @@ _WORDS = {
     dict: "mapping",
     NoneType: "null",
 }
+NAME = "NAME"
+"""Stands for a name that the recipe's author chooses."""
 _BOUNDS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
 
 
@@ -46,6 +50,21 @@ def discriminator(annotation: Any) -> str | None:
     return _discriminator(annotation)
 
 
+def named(annotation: Any) -> Any | None:
+    """What stands under each name of a mapping with free names; None where none may stand."""
+    for leaf in _leaves(annotation):
+        if get_origin(leaf) is dict:
+            return get_args(leaf)[1]
+    return None
+
+
+def held(annotation: Any) -> Any:
+    """What the items of a list, or the names of a mapping, hold here; else what stands here."""
+    inner = element(annotation)
+    inner = named(annotation) if inner is None else inner
+    return annotation if inner is None else inner
+
+
 def element(annotation: Any) -> Any | None:
     """What the items of a list here are; None where no list may stand."""
     for leaf in _leaves(annotation):
@@ -62,7 +81,10 @@ def choices(annotation: Any) -> list[str]:
             found += [str(value) for value in get_args(leaf)]
     for info in _field_infos(annotation):
         if isinstance(info.json_schema_extra, dict):
-            found += [str(value) for value in _listed(info.json_schema_extra.get("enum"))]
+            extra = info.json_schema_extra
+            for rule in (extra, *_listed(extra.get("anyOf"))):
+                assert isinstance(rule, dict)
+                found += [str(value) for value in _listed(rule.get("enum"))]
     return found
 
 
@@ -76,26 +98,51 @@ def default(field: FieldInfo) -> str | None:
     if field.is_required():
         return None
     value = field.get_default(call_default_factory=True)
+    if value is None and _is_format(field.annotation):
+        return FLOAT
     if isinstance(value, BaseModel):
-        return "its defaults"
+        changed = value.model_dump(mode="json", exclude_defaults=True)
+        return _as_yaml(changed) if changed else "its defaults"
+    return _as_yaml(value)
+
+
+def _as_yaml(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_as_yaml(item)}' for key, item in value.items())}}}"
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(str, value))}]"
+        return f"[{', '.join(map(_as_yaml, value))}]"
     return str(value) if value != "" else "''"
 
 
 def walk(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every key below a mapping, dotted; a list's items are called by their tags."""
+    """Every key below a mapping, dotted.
+
+    A list's items are called by their tags, and what stands under a free name by ``NAME``.
+    """
     for name, field in model.model_fields.items():
         path = prefix + name
         yield path
         annotation = annotated(field)
-        inner = element(annotation)
-        for tag, below in models(annotation if inner is None else inner).items():
+        if named(annotation) is not None:
+            path = f"{path}.{NAME}"
+            yield path
+        for tag, below in models(held(annotation)).items():
             if tag:
                 yield f"{path}.{tag}"
             yield from walk(below, f"{path}.{tag}." if tag else f"{path}.")
+
+
+def generic(key: str, model: type[BaseModel]) -> str:
+    """A dotted key with its free names replaced by ``NAME``, as ``walk`` calls it."""
+    for path in walk(model):
+        if path.endswith(f".{NAME}"):
+            above = path.removesuffix(NAME)
+            name, dot, rest = key.removeprefix(above).partition(".")
+            if key.startswith(above) and name:
+                return f"{path}{dot}{rest}"
+    return key
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -107,15 +154,19 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def _words(annotation: Any) -> str:
     infos = list(_field_infos(annotation))
     listed = choices(annotation)
-    nullable = ", or null" if NoneType in _leaves(annotation) else ""
+    nothing = FLOAT if _is_format(annotation) else "null"
+    nullable = f", or {nothing}" if NoneType in _leaves(annotation) else ""
     tag = _discriminator(annotation)
     if listed:
-        return " | ".join(listed) + nullable
+        mapping = ["mapping"] if models(annotation) else []
+        return " | ".join([*mapping, *listed]) + nullable
     if tag is not None:
         return f"mapping with {tag}: {' | '.join(models(annotation))}" + nullable
     inner = element(annotation)
     if inner is not None:
         return f"list of: {_words(inner)}" + nullable
+    if named(annotation) is not None:
+        return f"names, each with a {_words(named(annotation))}" + nullable
     if models(annotation):
         return "mapping" + nullable
     kinds = [_WORDS.get(get_origin(leaf) or leaf) for leaf in _leaves(annotation)]
@@ -156,6 +207,11 @@ def _discriminator(annotation: Any) -> str | None:
         if isinstance(info.discriminator, str):
             return info.discriminator
     return None
+
+
+def _is_format(annotation: Any) -> bool:
+    """Whether a format of numbers stands here, so that nothing means that they stay in float."""
+    return any(leaf in (WeightFormat, ActivationFormat) for leaf in _leaves(annotation))
 
 
 def _is_model(leaf: Any) -> bool:

@@ -6,95 +6,23 @@ JSON Schema; there is no second description of the language anywhere.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from quantship.data import Source
-from quantship.data.source import LocalPath
 from quantship.exporters.lowering import LoweringName
 from quantship.frozen import Frozen
-from quantship.quant.scheme import SCHEMES
+from quantship.recipe.model_options import STEP_NAME, Positive
+from quantship.recipe.model_options import Distillation as Distillation
+from quantship.recipe.model_options import Model as Model
+from quantship.recipe.model_options import Teacher as Teacher
+from quantship.recipe.model_options import TinyModel as TinyModel
+from quantship.recipe.own_scheme import OwnScheme, SchemeName
+from quantship.recipe.rounding_options import Lora, RoundingOptions
 
 MODEL = "model"
 """What a step's ``input`` calls the model that the recipe starts from."""
-
-
-def _known_scheme(name: str) -> str:
-    if name not in SCHEMES:
-        raise ValueError(f"unknown scheme '{name}'; known are {', '.join(sorted(SCHEMES))}")
-    return name
-
-
-Positive = Annotated[int, Field(ge=1)]
-SchemeName = Annotated[
-    str, AfterValidator(_known_scheme), Field(json_schema_extra={"enum": sorted(SCHEMES)})
-]
-
-
-class TinyModel(Frozen):
-    """A Llama-shaped model with random weights and a byte-level tokenizer, made on the spot."""
-
-    hidden_size: Positive = 128
-    """Width of the residual stream."""
-    intermediate_size: Positive = 384
-    """Width of the feed-forward layer."""
-    num_layers: Positive = 2
-    """Decoder layers."""
-    num_heads: Positive = 4
-    """Attention heads; must divide hidden_size."""
-    num_kv_heads: Positive = 2
-    """Key and value heads; must divide num_heads."""
-    max_positions: Positive = 1024
-    """Longest sequence in tokens."""
-    tied: bool = True
-    """Share one matrix between token embedding and output head."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> TinyModel:
-        if self.hidden_size % self.num_heads or (self.hidden_size // self.num_heads) % 2:
-            raise ValueError("num_heads must divide hidden_size into heads of an even width")
-        if self.num_heads % self.num_kv_heads:
-            raise ValueError("num_kv_heads must divide num_heads")
-        return self
-
-
-class Model(Frozen):
-    """Where the model comes from: exactly one of ``path``, ``hub`` and ``tiny``.
-
-    A plain string stands for a local directory where one of that name exists, else for a Hub id.
-    """
-
-    path: LocalPath | None = None
-    """Local Hugging Face directory (config.json, safetensors, tokenizer)."""
-    hub: str | None = Field(default=None, pattern=r"^[\w.-]+(/[\w.-]+)?$", max_length=96)
-    """Hub id, as ``HuggingFaceTB/SmolLM2-135M-Instruct``."""
-    revision: str = "main"
-    """Branch, tag or commit of the Hub model; resolved to a commit before anything is reused."""
-    tiny: TinyModel | None = None
-    """A small model with random weights, to be trained from scratch."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return {"path" if _looks_local(value) else "hub": value}
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Model:
-        given = [key for key in ("path", "hub", "tiny") if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of path, hub, tiny; got {given or 'none'}")
-        return self
-
-
-def _looks_local(name: str) -> bool:
-    try:
-        return name.startswith((".", "/", "~")) or Path(name).is_dir()
-    except OSError:  # longer than a path may be
-        return False
 
 
 class Data(Frozen):
@@ -117,7 +45,7 @@ class Data(Frozen):
 class Step(Frozen):
     """What every step has."""
 
-    name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_-]*$")
+    name: str | None = Field(default=None, pattern=STEP_NAME)
     """Name that later steps and the report use: small letters, digits, - and _. Default: the stage.
 
     Three names are taken: ``model``, ``data`` and ``benchmark``.
@@ -161,24 +89,44 @@ class FinetuneStep(TrainingOptions):
     stage: Literal["finetune"]
 
 
-class QatStep(TrainingOptions):
+class QatStep(RoundingOptions, TrainingOptions):
     """Train under fake quantization, then write the trained integers as a torchao checkpoint."""
 
     stage: Literal["qat"]
     scheme: SchemeName | None = None
-    """Quantization scheme; default: the recipe's."""
+    """Quantization scheme: a row of the table, or a name under ``schemes``; default: the recipe's.
+    """
+    scales: Literal["current", "fixed", "learned"] = "current"
+    """Where the weights' scales come from: ``current``: from the weights, anew at each step;
+    ``fixed``: from the weights once, before training; ``learned``: from there they are trained
+    along (LSQ), and so are static input ranges."""
+    lora: Lora | None = None
+    """Train adapters only; ``true``: with the defaults. The merged model is what is rounded."""
+    output: Literal["quantized", "float"] = "quantized"
+    """What is written: the trained integers, or the trained weights as a clean bfloat16 model for
+    a later step to quantize or to learn from."""
+    distill: Distillation | None = None
+    """Learn from a float model's predictions; ``true``: from those of the step's own input."""
+
+    @field_validator("distill", "lora", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        if isinstance(value, bool):
+            return {} if value else None
+        return value
 
 
-class QuantizeStep(Step):
+class QuantizeStep(RoundingOptions, Step):
     """Quantize after training (PTQ) and write a torchao checkpoint."""
 
     stage: Literal["quantize"]
     input: str | None = None
     """Step to quantize; default: the nearest step before that leaves a float model."""
     scheme: SchemeName | None = None
-    """Quantization scheme; default: the recipe's."""
+    """Quantization scheme: a row of the table, or a name under ``schemes``; default: the recipe's.
+    """
     algorithm: Literal["rtn"] = "rtn"
-    """rtn: round to nearest, ranges by minimum and maximum."""
+    """rtn: round to nearest."""
 
 
 class ExportStep(Step):
@@ -210,6 +158,9 @@ class Evaluation(Frozen):
     """Evaluate on at most this many sequences."""
     parity_sequences: Positive = 16
     """Sequences on which an ONNX model's logits are compared with those of its source."""
+    online: bool = False
+    """Also quantize each PTQ step's source while it is loaded, by transformers and torchao and
+    without a checkpoint, and compare with the checkpoint: perplexity, and codes to the bit."""
     baseline: bool = True
     """Evaluate and benchmark the model as it came, before any step."""
 
@@ -255,6 +206,10 @@ class Recipe(Frozen):
     """What to train and to evaluate on."""
     scheme: SchemeName | None = None
     """Quantization scheme of every step that does not name its own."""
+    schemes: dict[str, OwnScheme] = Field(default_factory=dict)
+    """Quantization schemes of the recipe's own by their names, beside the rows of the table:
+    ``schemes: {mine: {base: w4a16-g32, overrides: [{layers: "*.down_proj", weight: {bits: 8}}]}}``.
+    """
     steps: tuple[AnyStep, ...] = Field(min_length=1)
     """What to do, in this order."""
     evaluation: Evaluation | None = Evaluation()

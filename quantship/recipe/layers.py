@@ -144,6 +144,9 @@ def _at(
 def _find_item(items: list[Value], called: str, key: str, place: Place) -> int:
     for label in ("name", "stage", "adapter"):
         found = [index for index, item in enumerate(items) if _text(item, label) == called]
+        # A step without a name has that of its stage.
+        nameless = [index for index in found if _text(items[index], "name") is None]
+        found = nameless if len(nameless) == 1 else found
         if len(found) == 1:
             return found[0]
         if found:

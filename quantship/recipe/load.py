@@ -11,14 +11,15 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from quantship.errors import Problem, RecipeError
-from quantship.recipe import files
+from quantship.recipe import files, fit
+from quantship.recipe.findings import Finding
 from quantship.recipe.language import Recipe
 from quantship.recipe.layers import Items, choose_profile, override, profiles, read_chain
 from quantship.recipe.problems import explain_error, given, spot
-from quantship.recipe.resolve import Finding, resolve
+from quantship.recipe.resolve import resolve
 from quantship.recipe.yaml_source import Key, Place, Value, dotted, locate, plain
 
-_SHAPING = {"name", "stage", "input", "scheme", "lowering", "adapter"}
+_SHAPING = {"name", "stage", "input", "scheme", "schemes", "lowering", "adapter"}
 """Keys that other parts of a recipe refer to or depend on."""
 
 
@@ -84,8 +85,11 @@ def _compose(
     recipe, kept = _salvage(values, broken)
     if recipe is None:
         return None
-    resolved, findings = resolve(recipe)
-    findings += files.find_problems(resolved)
+    resolved, findings = resolve(recipe, _flawed_schemes(broken))
+    unusable = list(files.find_problems(resolved))
+    findings += unusable
+    if not any(each.key[0] == "model" for each in unusable):
+        findings += fit.find_problems(resolved)
     findings += _booleans_taken_as_numbers(kept, recipe.model_dump(), ())
     problems += _as_problems([each for each in findings if each.key not in broken], source)
     return resolved
@@ -112,22 +116,33 @@ def _booleans_taken_as_numbers(value: Any, made: Any, key: Key) -> Iterator[Find
     elif isinstance(value, list) and isinstance(made, tuple | list):
         for index, (item, made_item) in enumerate(zip(value, made, strict=True)):
             yield from _booleans_taken_as_numbers(item, made_item, (*key, index))
-    elif isinstance(value, bool) and not isinstance(made, bool):
+    elif isinstance(value, bool) and isinstance(made, int | float) and not isinstance(made, bool):
         yield Finding(key, f"expected a number, got {given(value)}", "Give a number.")
 
 
 def _salvage(values: dict[str, Any], broken: set[Key]) -> tuple[Recipe | None, dict[str, Any]]:
     """The recipe without its broken keys, so that the rest can be checked in the same go.
 
-    None where what is left is no recipe, or where the broken keys shape the rest of it.
+    A scheme goes as a whole: half of it would be another scheme. So does any mapping that is
+    nothing without a broken key. None where what is left is no recipe, or where the broken keys
+    shape the rest of it.
     """
+    whole = {("schemes", name) for name in _flawed_schemes(broken)}
+    broken = {key for key in broken if key[:2] not in whole} | whole
     kept = _without(values, broken, ())
     if any(key and key[-1] in _SHAPING for key in broken):
         return None, kept
-    try:
-        return Recipe.model_validate(kept), kept
-    except ValidationError:
-        return None, kept
+    errors = _validation_errors(kept)
+    around = {spot(error["loc"]).key[:-1] for error in errors}
+    if errors and all(key and isinstance(key[-1], str) for key in around):
+        kept = _without(kept, around, ())
+        errors = _validation_errors(kept)
+    return (None if errors else Recipe.model_validate(kept)), kept
+
+
+def _flawed_schemes(broken: Iterable[Key]) -> set[str]:
+    """Names of the recipe's own schemes that could not be read."""
+    return {str(key[1]) for key in broken if key[0:1] == ("schemes",) and len(key) > 1}
 
 
 def _without(value: Any, broken: set[Key], key: Key) -> Any:

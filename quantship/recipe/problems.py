@@ -18,6 +18,7 @@ from quantship.recipe.keys import (
     discriminator,
     element,
     models,
+    named,
     suggest,
     walk,
 )
@@ -63,6 +64,9 @@ def spot(location: Sequence[str | int]) -> Spot:
             key.append(part)
         elif part in known:
             here = model = known[part]
+        elif named(here) is not None:
+            here, field = named(here), None
+            key.append(part)
         elif here is None:
             key.append(part)
     return Spot(tuple(key), here, field, model)
@@ -100,7 +104,7 @@ def given(value: object) -> str:
 def _words(error: ErrorDetails, where: Spot) -> tuple[Key, str, str | None]:
     """Key, message and remedy."""
     kind, value, key = error["type"], error["input"], where.key
-    meaning = where.field.description if where.field is not None else None
+    meaning = _meaning(where)
     hint = suggest(str(value), _choices(where)).strip()
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _wrong_tag(value, where)
@@ -122,6 +126,14 @@ def _words(error: ErrorDetails, where: Spot) -> tuple[Key, str, str | None]:
     if kind == "string_type" and isinstance(value, int | float):
         hint = "Put it in quotes to make it text"
     return key, f"expected {_expected(where)}, got {given(value)}", _sentences(hint, meaning)
+
+
+def _meaning(where: Spot) -> str | None:
+    """What the language says that the place is for, on one line."""
+    if where.field is None:
+        below = models(where.annotation).get("")
+        return f"Its keys: {', '.join(below.model_fields)}" if below is not None else None
+    return " ".join((where.field.description or "").replace("``", "`").split()) or None
 
 
 def _wrong_tag(value: Any, where: Spot) -> tuple[Key, str, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from quantship.exporters.lowering import reject
-from quantship.quant.scheme import SCHEMES, Scheme
+from quantship.quant.scheme import Scheme
+from quantship.recipe import options, schemes
+from quantship.recipe.findings import Finding
 from quantship.recipe.keys import suggest
 from quantship.recipe.language import (
     MODEL,
@@ -16,18 +17,8 @@ from quantship.recipe.language import (
     QatStep,
     QuantizeStep,
     Recipe,
+    Teacher,
 )
-from quantship.recipe.yaml_source import Key
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong at a key; becomes a Problem once the key's file and line are known."""
-
-    key: Key
-    message: str
-    remedy: str
-
 
 RESERVED = {
     MODEL: "the model that the recipe starts from",
@@ -47,10 +38,14 @@ def exported_as(step: ExportStep) -> dict[str, str]:
     return {source: f"{step.name}-{source}" for source in step.input}
 
 
-def resolve(recipe: Recipe) -> tuple[Recipe, list[Finding]]:
+def resolve(recipe: Recipe, flawed: Collection[str] = frozenset()) -> tuple[Recipe, list[Finding]]:
     """The recipe with every step's name, input and scheme filled in, and what is wrong with it.
 
     Where something is wrong, the filled-in recipe holds it as it was given.
+
+    Args:
+        recipe: As it was written.
+        flawed: Names of schemes of its own that could not be read, and are not in it.
     """
     steps = tuple(step.model_copy(update={"name": _name(step)}) for step in recipe.steps)
     findings = list(_name_findings(recipe.steps))
@@ -62,11 +57,18 @@ def resolve(recipe: Recipe) -> tuple[Recipe, list[Finding]]:
         }
         if isinstance(step, QatStep | QuantizeStep):
             changes["scheme"] = step.scheme or recipe.scheme
+        if isinstance(step, QatStep) and step.distill is not None:
+            teacher = step.distill.teacher or Teacher(step=inputs[0])
+            changes["distill"] = step.distill.model_copy(update={"teacher": teacher})
         filled.append(step.model_copy(update=changes))
         findings += _input_findings(index, inputs, steps)
+        findings += _teacher_findings(index, steps)
     resolved = recipe.model_copy(update={"steps": tuple(filled)})
-    findings += _scheme_findings(resolved)
-    findings += _training_findings(resolved)
+    table = schemes.table(resolved)
+    findings += schemes.find_problems(resolved, flawed)
+    findings += _scheme_findings(resolved, table, flawed)
+    findings += options.find_problems(resolved, table)
+    findings += _training_findings(resolved, table)
     findings += _model_name_findings(resolved)
     return resolved, findings
 
@@ -86,7 +88,12 @@ def _accepts(step: AnyStep, source: AnyStep | None) -> bool:
     """Whether a step can work on what another leaves; None stands for the model."""
     if isinstance(step, ExportStep):
         return not isinstance(source, ExportStep)
-    return source is None or isinstance(source, FinetuneStep)
+    return source is None or _leaves_float(source)
+
+
+def _leaves_float(step: AnyStep) -> bool:
+    """Whether a step leaves a float model, to train or to quantize further."""
+    return isinstance(step, FinetuneStep) or (isinstance(step, QatStep) and step.output == "float")
 
 
 def _nearest(step: AnyStep, before: Sequence[AnyStep]) -> str:
@@ -144,6 +151,30 @@ def _input_findings(
             yield Finding(key, f"no step is called '{name}'", suggest(name, possible) + remedy)
 
 
+def _teacher_findings(index: int, steps: Sequence[AnyStep]) -> Iterator[Finding]:
+    """What is wrong with the step that a distillation names as its teacher."""
+    step, key = steps[index], ("steps", index, "distill", "teacher")
+    distill = step.distill if isinstance(step, QatStep) else None
+    name = distill.teacher.step if distill is not None and distill.teacher is not None else None
+    before = {MODEL: None} | {_name(other): other for other in steps[:index]}
+    possible = [other for other, made in before.items() if _accepts(step, made)]
+    if name is None or name in possible:
+        return
+    remedy = (
+        f"Steps that can teach here: {', '.join(possible)}. "
+        "Another model is given as {path: ...} or {hub: ...}."
+    )
+    if name == _name(step):
+        yield Finding(key, f"step '{name}' is its own teacher", remedy)
+    elif name in before:
+        made = "ONNX" if isinstance(before[name], ExportStep) else "a quantized model"
+        yield Finding(key, f"'{name}' leaves {made}, and a teacher is a float model", remedy)
+    elif name in map(_name, steps):
+        yield Finding(key, f"step '{name}' comes later", remedy)
+    else:
+        yield Finding(key, f"no step is called '{name}'", suggest(name, possible) + remedy)
+
+
 def _circle(start: str, following: str, steps: Sequence[AnyStep]) -> list[str]:
     """The way from a step along its inputs' first inputs back to itself; empty if there is none."""
     inputs = {_name(step): _inputs(step) for step in steps}
@@ -158,19 +189,23 @@ def _circle(start: str, following: str, steps: Sequence[AnyStep]) -> list[str]:
     return []
 
 
-def _scheme_findings(recipe: Recipe) -> Iterator[Finding]:
+def _scheme_findings(
+    recipe: Recipe, table: Mapping[str, Scheme], flawed: Collection[str]
+) -> Iterator[Finding]:
     """Steps without a scheme, and exports whose lowering cannot carry the scheme."""
-    schemes: dict[str, Scheme | None] = {MODEL: None}
+    made: dict[str, Scheme | None] = {MODEL: None}
     for index, step in enumerate(recipe.steps):
-        if isinstance(step, FinetuneStep):
-            schemes[_name(step)] = None
-        elif isinstance(step, QatStep | QuantizeStep) and step.scheme is None:
-            remedy = f"Give `scheme:` here or for the whole recipe: {', '.join(sorted(SCHEMES))}."
+        if isinstance(step, ExportStep):
+            yield from _lowering_findings(index, step, made)
+            continue
+        if isinstance(step, QatStep | QuantizeStep) and step.scheme is None:
+            offered = schemes.offered([*recipe.schemes, *flawed])
+            remedy = f"Give `scheme:` here or for the whole recipe. {offered}"
             yield Finding(("steps", index, "scheme"), "no scheme is given", remedy)
-        elif isinstance(step, QatStep | QuantizeStep):
-            schemes[_name(step)] = SCHEMES[str(step.scheme)]
-        else:
-            yield from _lowering_findings(index, step, schemes)
+        elif _leaves_float(step):
+            made[_name(step)] = None
+        elif isinstance(step, QatStep | QuantizeStep) and step.scheme in table:
+            made[_name(step)] = table[str(step.scheme)]
 
 
 def _lowering_findings(
@@ -184,11 +219,19 @@ def _lowering_findings(
             yield Finding(("steps", index, "lowering"), message, remedy)
 
 
-def _training_findings(recipe: Recipe) -> Iterator[Finding]:
-    training = [_name(step) for step in recipe.steps if isinstance(step, FinetuneStep | QatStep)]
-    if training and not recipe.data.train:
-        message = f"nothing to train on, and {' and '.join(training)} would train"
-        yield Finding(("data", "train"), message, "Give data.train a list of sources.")
+def _training_findings(recipe: Recipe, table: Mapping[str, Scheme]) -> Iterator[Finding]:
+    """Steps that need training data where there is none."""
+    needs: dict[str, list[str]] = {"train": [], "calibrate": []}
+    for step in recipe.steps:
+        if isinstance(step, FinetuneStep | QatStep):
+            needs["train"].append(_name(step))
+        elif isinstance(step, QuantizeStep):
+            scheme = table.get(step.scheme or "")
+            needs["calibrate"] += [_name(step)] if scheme is not None and scheme.is_static else []
+    for verb, names in needs.items():
+        if names and not recipe.data.train:
+            message = f"nothing to {verb} on, and {' and '.join(names)} would {verb}"
+            yield Finding(("data", "train"), message, "Give data.train a list of sources.")
 
 
 def _model_name_findings(recipe: Recipe) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ def find(recipe: str) -> Path:
         UsageError: There is no such file, and no recipe of that name is shipped.
     """
     path = Path(recipe)
-    if path.exists() or path.suffix or path.name != recipe:
+    if path.exists() or path.suffix in (".yaml", ".yml") or path.name != recipe:
         return path
     if recipe in names():
         return folder() / f"{recipe}.yaml"

@@ -1,4 +1,4 @@
-"""Ten ways to break a recipe, each through the real command line.
+"""Ways to break a recipe, each through the real command line.
 
 Whatever is wrong, the user gets exit code 2, the file, the line where there is one, what is wrong
 and what to do; no traceback; and nothing is made on disk.
@@ -6,7 +6,9 @@ and what to do; no traceback; and nothing is made on disk.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -91,11 +93,78 @@ BROKEN = {
         "scheme: unknown scheme 'w8a9'",
         "Did you mean w8a8",
     ),
+    "unknown scheme beside an own one": Broken(
+        edited("scheme: w8a16", "scheme: mixd\nschemes: {mixed: {base: w8a16}}"),
+        2,
+        "scheme: unknown scheme 'mixd'",
+        "Did you mean mixed? Schemes: w2a16-g32",
+    ),
+    "own scheme of a wrong value": Broken(
+        edited("scheme: w8a16", "schemes:\n  w9:\n    weight: {bits: 9}\nscheme: w9"),
+        4,
+        "schemes.w9.weight.bits: expected whole number, at least 2, at most 8, got the number 9",
+        "Bits of one code",
+    ),
+    "own scheme that no runtime serves": Broken(
+        edited(
+            "scheme: w8a16",
+            "schemes:\n  w4:\n    weight: {bits: 4}\n    activation: {symmetric: true}\nscheme: w4",
+        ),
+        5,
+        "schemes.w4.activation: torchao serves symmetric per-token activations on 8-bit symmetric",
+        "Use such weights, or asymmetric per-token activations.",
+    ),
+    "groups that do not divide": Broken(
+        edited("scheme: w8a16", "schemes: {g96: {weight: {bits: 4, group_size: 96}}}\nscheme: g96"),
+        2,
+        "schemes.g96: scheme 'g96' cuts weights into groups of 96, and the 128 input features of",
+        "Choose a scheme whose group size divides them",
+    ),
+    "override that matches no layer": Broken(
+        edited(
+            "scheme: w8a16",
+            "scheme: mine\nschemes:\n  mine:\n    base: w8a16\n    overrides:\n"
+            '      - {layers: "*.down_prj", weight: float}',
+        ),
+        7,
+        "schemes.mine.overrides.0: the override '*.down_prj' of scheme 'mine' matches no layer",
+        "A pattern is compared with whole names",
+    ),
+    "adapter for no layer": Broken(
+        edited("    input: finetune", "    input: finetune\n    lora: {targets: [query]}"),
+        11,
+        "steps.1.lora.targets.0: the LoRA target 'query' matches no linear layer",
+        "What could match: all-linear, down_proj",
+    ),
+    "calibration of a scheme without static ranges": Broken(
+        edited("    input: finetune", "    input: finetune\n    calibration: {sequences: 4}"),
+        11,
+        "steps.1.calibration: calibration finds static input ranges, and scheme 'w8a16' has none",
+        "Leave calibration out",
+    ),
+    "quantized model to quantize": Broken(
+        edited("    input: qat", "    input: qat\n  - {stage: quantize, input: qat}"),
+        13,
+        "steps.3.input: 'qat' leaves a quantized model, and quantize needs a float model",
+        "Possible here: model, finetune",
+    ),
     "scheme an export cannot lower": Broken(
         edited("    input: qat", "    input: qat\n    lowering: integer"),
         13,
         "steps.2.lowering: cannot export 'qat'",
         "Choose another lowering",
+    ),
+    "teacher that comes later": Broken(
+        edited("    input: finetune", "    input: finetune\n    distill: {teacher: export}"),
+        11,
+        "steps.1.distill.teacher: step 'export' comes later",
+        "Steps that can teach here: model, finetune",
+    ),
+    "teacher that no step is called like": Broken(
+        edited("    input: finetune", "    input: finetune\n    distill: {teacher: fintune}"),
+        11,
+        "steps.1.distill.teacher: no step is called 'fintune'",
+        "Did you mean finetune",
     ),
     "tab indentation": Broken(
         edited("    max_steps: 3", "\tmax_steps: 3"), 8, "a tab", "Indent with spaces"
@@ -143,7 +212,29 @@ def test_a_broken_recipe_is_refused_in_plain_words(folder: Path, name: str, comm
     assert broken.remedy in " ".join(rest)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    assert sorted(folder.rglob("*")) == [folder / "broken.yaml", folder / "home"]
+    made = {path.name for path in folder.rglob("*") if not path.name.startswith("torchinductor_")}
+    assert made == {"broken.yaml", "home"}  # and a temporary folder of torch's own
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_teacher_of_another_vocabulary_is_refused(
+    folder: Path, command: str, tiny_model_dir: Path
+) -> None:
+    teacher = folder / "home" / "teacher"
+    shutil.copytree(tiny_model_dir, teacher)
+    config = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
+    distill = "    input: finetune\n    distill: {teacher: ./home/teacher}"
+    (folder / "broken.yaml").write_bytes(edited("    input: finetune", distill))
+    before = sorted(folder.rglob("*"))
+    done = quantship_command(*COMMANDS[command], "broken.yaml", cwd=folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "broken.yaml:11: steps.1.distill.teacher.path: the teacher has another vocabulary: "
+        "it has 300 logits and the model it teaches 288\n    A teacher must have the tokenizer"
+    )
+    assert done.stdout == ""
+    assert sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -153,6 +244,18 @@ def test_a_recipe_that_is_not_there_is_refused(folder: Path, command: str) -> No
     assert done.stderr.startswith("gone.yaml: no such file\n")
     assert "Traceback" not in done.stderr
     assert list(folder.rglob("*")) == [folder / "home"]
+
+
+def test_data_that_is_all_masked_ends_the_run_before_any_training(folder: Path) -> None:
+    silent = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    text = SOUND.replace("data:\n", f'data:\n  chat_template: "{silent}"\n')
+    (folder / "silent.yaml").write_text(text)
+    done = quantship_command("run", "silent.yaml", cwd=folder)
+    assert done.returncode == 3
+    assert done.stderr.startswith("step 'data' failed: builtin train: nothing to use in ")
+    assert "have no token to predict\n    data.mask_prompt leaves assistant turns" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not any((folder / "artifacts" / stage).exists() for stage in ("finetune", "qat"))
 
 
 def test_all_that_is_wrong_is_told_at_once(folder: Path) -> None:
@@ -167,6 +270,7 @@ def test_all_that_is_wrong_is_told_at_once(folder: Path) -> None:
     assert places == [
         ["sed", "unknown key (from --set)"],
         ["broken.yaml:2", "scheme"],
+        ["broken.yaml:4", "data.train.0.path"],
         ["broken.yaml:8", "steps.0.max_stps"],
         ["broken.yaml:9", "steps.0.epochs"],
         ["broken.yaml:14", "push.repo"],

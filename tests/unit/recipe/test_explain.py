@@ -11,6 +11,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 from quantship.errors import UsageError
+from quantship.quant.scheme import SCHEMES
 from quantship.recipe import Recipe
 from quantship.recipe.explain import explain, json_schema, schema_text
 from quantship.recipe.keys import walk
@@ -40,7 +41,18 @@ def test_every_key_can_be_explained(key: str) -> None:
         ("steps.qat", ["Train under fake quantization", "learning_rate  number, above 0", "2e-05"]),
         ("steps.0.qat", ["Train under fake quantization"]),
         ("steps.qat.precision", ["auto | float32 | bfloat16  (default auto)"]),
-        ("steps.qat.scheme", ["w8a16 | w8a8", "default: the recipe's."]),
+        ("steps.qat.scheme", ["w8a16 | ", "default: the recipe's.", "groups of 128"]),
+        (
+            "schemes",
+            ["names, each with a mapping", "base  w2a16-g32 | ", "from a row of the table"],
+        ),
+        ("schemes.any-name", ["embedding  mapping, or float  (default {bits: 8})"]),
+        (
+            "schemes.any-name.head",
+            ["mapping | embedding, or float  (default embedding)", "bits  wh"],
+        ),
+        ("schemes.mine.overrides", ["layers  text  (required)", "so do their inputs."]),
+        ("schemes.mine.activation.ranges", ["dynamic | static  (default dynamic)"]),
         ("steps", ["stage: finetune  Train the float model.", "More: quantship explain steps."]),
         ("data.train.gsm8k", ["GSM8K", "limit  whole number, at least 1, or null"]),
         ("model.tiny", ["hidden_size  whole number, at least 1  (default 128)"]),
@@ -65,6 +77,8 @@ def test_types_defaults_and_meanings_are_said(key: str, words: list[str]) -> Non
             "steps.quat",
             "Did you mean qat or quantize? Keys of steps: finetune, qat, quantize, export.",
         ),
+        ("schemes.mine.wieght", "Did you mean weight? Keys of schemes.NAME: base, weight"),
+        ("schemes.", "Keys of schemes: NAME"),
         ("seed.more", "Keys of seed"),
         ("zzz", "Keys at the top: extends, profiles, name"),
         ("", "Keys at the top"),
@@ -95,7 +109,12 @@ def test_every_shipped_recipe_names_the_schema_and_conforms(name: str) -> None:
         ({"sed": 1}, "sed"),
         ({"seed": -1}, "seed"),
         ({"seed": "x"}, "seed"),
-        ({"scheme": "w8a9"}, "scheme"),
+        ({"scheme": 8}, "scheme"),
+        ({"schemes": {"mine": {"activation": "float"}}}, "schemes"),
+        ({"schemes": {"mine": {"weight": {"bits": 9}}}}, "schemes"),
+        ({"schemes": {"mine": {"weight": "float"}}}, "schemes"),
+        ({"schemes": {"mine": {"base": "w8a9"}}}, "schemes"),
+        ({"schemes": {"mine": {"base": "w8a8", "overrides": [{"weight": "float"}]}}}, "schemes"),
         ({"model": {"tiny": {"hiden_size": 3}}}, "model"),
         ({"model": 5}, "model"),
         ({"steps": []}, "steps"),
@@ -110,6 +129,23 @@ def test_the_schema_refuses_what_check_refuses(change: dict[str, Any], fault: st
     plain = {"model": "a/b", "data": {"eval": [{"adapter": "builtin"}]}, "steps": [QAT]}
     assert faults(plain) == []
     assert fault in str(faults(plain | change))
+
+
+def test_the_schema_offers_the_table_and_takes_any_schemes_name() -> None:
+    offered = json_schema()["properties"]["scheme"]["anyOf"][0]["anyOf"][0]["enum"]
+    assert set(offered) == SCHEMES.keys()
+    own = {
+        "base": "w4a16-g32",
+        "weight": {"group_size": 64},
+        "activation": "float",
+        "head": "float",
+    }
+    override = {"layers": "*.down_proj", "weight": "float", "activation": "float"}
+    plain = {"model": "a/b", "data": {"eval": [{"adapter": "builtin"}]}, "steps": [QAT]}
+    adapted = {**QAT, "lora": True, "distill": True}
+    assert faults({**plain, "steps": [adapted]}) == []
+    schemes = {"mine": {**own, "overrides": [override]}, "plain": {"weight": {"bits": 8}}}
+    assert faults({**plain, "scheme": "mine", "schemes": schemes}) == []
 
 
 def test_the_schema_asks_for_what_a_recipe_needs() -> None:
@@ -203,8 +239,10 @@ CHECKS: dict[str, Any] = {
     "required": lambda value, rule: not isinstance(value, dict) or set(rule) <= value.keys(),
     "minItems": lambda value, rule: not isinstance(value, list) or len(value) >= rule,
     "minimum": lambda value, rule: not _is_number(value) or value >= rule,
+    "maximum": lambda value, rule: not _is_number(value) or value <= rule,
     "exclusiveMinimum": lambda value, rule: not _is_number(value) or value > rule,
     "exclusiveMaximum": lambda value, rule: not _is_number(value) or value < rule,
+    "minLength": lambda value, rule: not isinstance(value, str) or len(value) >= rule,
     "maxLength": lambda value, rule: not isinstance(value, str) or len(value) <= rule,
     "pattern": lambda value, rule: not isinstance(value, str) or re.search(rule, value),
 }

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,8 @@ def model(tmp_path: Path) -> Path:
     """A directory that looks like a saved model."""
     path = tmp_path / "a-model"
     path.mkdir()
-    (path / "config.json").write_text('{"max_position_embeddings": 600, "hidden_size": 48}')
+    sizes = {"n_positions": 600, "n_embd": 48, "n_layer": 1, "n_head": 2}
+    (path / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}))
     (path / "model.safetensors").touch()
     return path
 
@@ -70,6 +73,55 @@ def test_a_config_that_is_not_json_is_refused(
     assert "config.json is not JSON" in complaints(write(), overrides=[f"model={model}"])
 
 
+def taught(recipe: Path, model: str, teacher: Path, **options: float) -> str:
+    """The recipe with another model, and with a teacher for its ninth line."""
+    distill = (
+        f"{{teacher: {{path: {teacher}}}, {', '.join(f'{k}: {v}' for k, v in options.items())}}}"
+    )
+    text = recipe.read_text().replace("{tiny: {}}", model)
+    return text.replace("stage: qat\n", f"stage: qat\n    distill: {distill}\n")
+
+
+def changed(model: Path, copy: Path, **config: object) -> Path:
+    """A copy of a model with another configuration."""
+    shutil.copytree(model, copy)
+    values = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(values | config))
+    return copy
+
+
+@pytest.mark.parametrize("student", ["{tiny: {hidden_size: 64}}", "THERE", "me/on-the-hub"])
+def test_a_teacher_of_the_same_vocabulary_passes(
+    write: Write, tiny_model_dir: Path, student: str
+) -> None:
+    student = student.replace("THERE", str(tiny_model_dir))
+    load(write(taught(write(), student, tiny_model_dir)))
+
+
+@pytest.mark.parametrize("student", ["{tiny: {}}", "THERE"])
+def test_a_teacher_that_cannot_teach_is_refused_where_it_is_named(
+    write: Write, complaints: Complaints, tiny_model_dir: Path, tmp_path: Path, student: str
+) -> None:
+    student = student.replace("THERE", str(tiny_model_dir))
+    teacher = changed(tiny_model_dir, tmp_path / "1", vocab_size=300)
+    said = complaints(write(taught(write(), student, teacher)))
+    assert "recipe.yaml:9: steps.1.distill.teacher.path: the teacher has another vocabulary" in said
+    assert "it has 300 logits and the model it teaches 288" in said
+    teacher = changed(tiny_model_dir, tmp_path / "2")
+    tokenizer = (teacher / "tokenizer.json").read_text()
+    (teacher / "tokenizer.json").write_text(tokenizer.replace("<|end|>", "<|stop|>"))
+    said = complaints(write(taught(write(), student, teacher)))
+    assert "token 1 is '<|end|>' in the model's tokenizer, and not in the teacher's" in said
+    teacher = changed(tiny_model_dir, tmp_path / "3", num_hidden_layers=5)
+    load(write(taught(write(), student, teacher)))
+    said = complaints(write(taught(write(), student, teacher, hidden_states=1)))
+    assert "the teacher has 5 layers" in said
+    teacher = changed(tiny_model_dir, tmp_path / "4", quantization_config={"quant_type": "int8"})
+    assert "holds a quantized model" in complaints(write(taught(write(), student, teacher)))
+    said = complaints(write(taught(write(), student, tmp_path / "gone")))
+    assert "recipe.yaml:9: steps.1.distill.teacher.path: no such directory" in said
+
+
 def test_data_files_must_be_there(write: Write, complaints: Complaints, tmp_path: Path) -> None:
     text = write().read_text().replace("builtin}", f"gsm8k, path: {tmp_path}}}")
     assert "data.train.0.path: is a directory" in complaints(write(text))
@@ -97,7 +149,7 @@ def test_sizes_are_read_from_a_saved_model(
     overrides = [f"model={model}", "data.max_length=601", "scheme=w4a16-g32"]
     said = complaints(write(), overrides=overrides)
     assert "more than the model's 600 positions" in said
-    assert "groups of 32 do not divide the model's hidden_size of 48" in said
+    assert "groups of 32, and the 48 input features of layer 'transformer.h.0.attn" in said
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "./" + "x" * 5000, '"\\0"', '"./\\0"', '"\\ud800"'])

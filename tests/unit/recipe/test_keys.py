@@ -7,7 +7,20 @@ import pytest
 from pydantic import Field
 
 from quantship.frozen import Frozen
-from quantship.recipe.keys import choices, default, describe, element, models, suggest, walk
+from quantship.quant.scheme import WeightFormat
+from quantship.recipe.keys import (
+    annotated,
+    choices,
+    default,
+    describe,
+    element,
+    generic,
+    held,
+    models,
+    named,
+    suggest,
+    walk,
+)
 
 
 class Cat(Frozen):
@@ -21,6 +34,16 @@ class Dog(Frozen):
 
 
 Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+class Room(Frozen):
+    width: WeightFormat | Literal["same"] | None = None
+    length: WeightFormat = WeightFormat(bits=4, symmetric=False)
+
+
+class House(Frozen):
+    rooms: dict[str, Room] = Field(default_factory=dict)
+    owner: Annotated[str, Field(json_schema_extra={"anyOf": [{"enum": ["me"]}, {}]})] = "me"
 
 
 class Home(Frozen):
@@ -48,6 +71,31 @@ class Home(Frozen):
 def test_fields_are_described(key: str, words: str, standing: str | None) -> None:
     field = Home.model_fields[key]
     assert (describe(field), default(field)) == (words, standing)
+
+
+def test_what_stands_under_a_free_name_is_seen() -> None:
+    rooms = annotated(House.model_fields["rooms"])
+    assert named(rooms) is held(rooms) is Room
+    assert named(Pet) is None
+    assert describe(House.model_fields["rooms"]) == "names, each with a mapping"
+    assert default(House.model_fields["rooms"]) == "{}"
+    below = [key for key in walk(House) if key.count(".") < 3]
+    assert below == ["rooms", "rooms.NAME", "rooms.NAME.width", "rooms.NAME.length", "owner"]
+    assert generic("rooms.kitchen.width", House) == "rooms.NAME.width"
+    assert generic("rooms.kitchen", House) == "rooms.NAME"
+    assert [generic(key, House) for key in ("rooms", "rooms.", "owner")] == [
+        *("rooms", "rooms.", "owner")
+    ]
+
+
+def test_a_format_is_a_mapping_or_float() -> None:
+    width, length = Room.model_fields["width"], Room.model_fields["length"]
+    assert (describe(width), default(width)) == ("mapping | same, or float", "float")
+    assert (describe(length), default(length)) == ("mapping", "{bits: 4, symmetric: false}")
+
+
+def test_some_of_the_choices_can_be_listed() -> None:
+    assert choices(annotated(House.model_fields["owner"])) == ["me"]
 
 
 def test_walk_goes_below_lists_by_their_tags() -> None:

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
 
 from quantship.errors import RecipeError
 from quantship.recipe import Recipe, load
-from quantship.recipe.keys import annotated, choices, element, models, walk
+from quantship.recipe.keys import NAME, annotated, choices, held, models, walk
+from quantship.recipe.language import Distillation, FinetuneStep, QatStep, Teacher
+
+HUB = Teacher(hub="gpt2")
 
 # Holds every key there is: each list has one item of each kind, so that `--set` can reach all.
 EVERYTHING = """\
@@ -25,21 +29,58 @@ data:
     - {adapter: squad, path: THIS}
     - {adapter: wikitext, path: THIS}
   eval: *sources
+schemes:
+  static: {base: w8a8-static}
+  weights:
+    base: w8a16
+    weight: &whole {bits: 8, granularity: per_channel, symmetric: true, scale_dtype: float32}
+    activation: float
+    embedding: *whole
+    head: *whole
+    overrides: [{layers: "*.0.*", weight: *whole}]
+  inputs:
+    weight: *whole
+    activation: &input {granularity: per_tensor, ranges: dynamic, symmetric: false}
+    overrides: [{layers: "*.0.*", weight: *whole, activation: *input}]
 steps:
   - {stage: finetune, input: model}
-  - {stage: qat, input: model, scheme: w8a8}
-  - {stage: quantize, input: model, scheme: w8a8}
+  - stage: qat
+    input: model
+    scheme: w8a8-static
+    scales: fixed
+    range: percentile
+    calibration: {range: percentile}
+    lora: {}
+    distill: {teacher: {hub: me/it}}
+  - stage: quantize
+    input: model
+    scheme: w8a8-static
+    range: percentile
+    calibration: {range: percentile}
   - {stage: export, input: model}
 push: {repo: me/it, models: [qat]}
 """
-NUMBERS = ["7", "2", "1", "0.25", "256", "2048"]
-WORDS = ["true", "false", "other", "me/other", "finetune", "[finetune]", "OTHER"]
+NUMBERS = ["7", "2", "1", "0.25", "75", "256", "2048"]
+WORDS = [
+    "true",
+    "false",
+    "other",
+    "me/other",
+    "finetune",
+    "[finetune]",
+    "[q_proj]",
+    "static",
+    "OTHER",
+]
 SPECIAL = {
     # One of several that exclude each other, or with a single value: changed by other tests.
     "model.path",
     "model.hub",
     "steps.quantize.algorithm",
     "steps.finetune.input",
+    "steps.qat.distill.teacher.step",
+    "steps.qat.distill.teacher.path",
+    *(key for key in walk(Recipe) if key.endswith((".activation.bits", ".group_size"))),
     *(f"data.{part}.hub.{column}" for part in ("train", "eval") for column in ("messages", "text")),
 }
 
@@ -54,10 +95,18 @@ def leaves() -> list[str]:
 def choices_at(key: str) -> list[str]:
     here: Any = Recipe
     for part in key.split("."):
-        inner = element(here)
-        known = models(here if inner is None else inner)
-        here = annotated(known[""].model_fields[part]) if "" in known else known[part]
+        known = models(held(here))
+        if part == NAME:
+            here = held(here)
+        else:
+            here = annotated(known[""].model_fields[part]) if "" in known else known[part]
     return choices(here)
+
+
+def written(key: str) -> str:
+    """What a key of the language is called in the recipe that holds every key."""
+    scheme = "inputs" if ".activation" in key else "weights"
+    return key.replace(NAME, scheme).replace(".overrides.", ".overrides.0.")
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -84,9 +133,7 @@ def test_every_field_is_documented() -> None:
         assert model.__doc__, model
         for name, field in model.model_fields.items():
             assert field.description or name in ("stage", "adapter"), (model, name)
-            annotation = annotated(field)
-            inner = element(annotation)
-            for below in models(annotation if inner is None else inner).values():
+            for below in models(held(annotated(field))).values():
                 visit(below)
 
     visit(Recipe)
@@ -99,17 +146,17 @@ def test_any_option_can_be_changed_and_changes_the_dump_there_only(
     # What is pushed has to be a step's name, which is about to change.
     rest = ["push=null"] if key.endswith(".name") else []
     before = flat(load(everything, overrides=rest).model_dump(mode="json"))
-    other = str(everything.with_name("other.txt"))
+    other, place = str(everything.with_name("other.txt")), written(key)
     for value in [*choices_at(key), *NUMBERS, *WORDS]:
         setting = value.replace("OTHER", other)
         try:
-            recipe = load(everything, overrides=[*rest, f"{key}={setting}"])
+            recipe = load(everything, overrides=[*rest, f"{place}={setting}"])
         except RecipeError:
             continue
         after = flat(recipe.model_dump(mode="json"))
         changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
         if changed:
-            assert all(k == key or k.startswith(f"{key}.") for k in changed)
+            assert all(k == place or k.startswith(f"{place}.") for k in changed)
             return
     pytest.fail(f"nothing else can stand at {key}")
 
@@ -128,7 +175,40 @@ def test_the_dump_is_the_recipe(everything: Path) -> None:
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("true", Distillation()),
+        ("{}", Distillation()),
+        ("false", None),
+        ("null", None),
+        ("{teacher: finetune}", Distillation(teacher=Teacher(step="finetune"))),
+        ("{teacher: model}", Distillation(teacher=Teacher(step="model"))),
+        ("{teacher: me/it}", Distillation(teacher=Teacher(hub="me/it"))),
+        ("{teacher: GPT}", Distillation(teacher=Teacher(hub="GPT"))),
+        ("{teacher: ./here}", Distillation(teacher=Teacher(path=Path("here")))),
+        ("{teacher: {hub: gpt2}, weight: 0.25}", Distillation(teacher=HUB, weight=0.25)),
+    ],
+)
+def test_distillation_is_one_switch_or_its_options(
+    written: str, meant: Distillation | None
+) -> None:
+    value = YAML(typ="safe", pure=True).load(written)
+    assert QatStep(stage="qat", distill=value).distill == meant
+
+
 def test_a_model_may_be_one_word(write: Callable[..., Path]) -> None:
     recipe = load(write(), overrides=["model=HuggingFaceTB/SmolLM2-135M-Instruct"])
     assert recipe.model.hub == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert recipe.model.revision == "main"
+
+
+@pytest.mark.parametrize("name", ["qat", "int8-qat", "8da4w-qat", "2bit"])
+def test_a_step_may_be_called(name: str) -> None:
+    assert FinetuneStep(stage="finetune", name=name).name == name
+
+
+@pytest.mark.parametrize("name", ["", "8", "08", "8-bit", "-qat", "_qat", "QAT", "qat.w8a8"])
+def test_a_step_may_not_be_called(name: str) -> None:
+    with pytest.raises(ValidationError, match="name"):
+        FinetuneStep(stage="finetune", name=name)

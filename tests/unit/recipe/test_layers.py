@@ -107,6 +107,14 @@ def test_an_ambiguous_item_asks_for_its_index(write: Write, complaints: Complain
     assert "1 or 2" in said
 
 
+def test_a_step_without_a_name_has_that_of_its_stage(write: Write) -> None:
+    text = (
+        write().read_text().replace("  - stage: qat", "  - stage: qat\n  - {stage: qat, name: b}")
+    )
+    steps = load(write(text), overrides=["steps.qat.max_steps=1", "steps.b.max_steps=2"]).steps
+    assert [getattr(step, "max_steps", None) for step in steps] == [None, 1, 2, None]
+
+
 def test_a_name_comes_before_a_stage(write: Write) -> None:
     text = (
         write()

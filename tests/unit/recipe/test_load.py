@@ -47,6 +47,31 @@ Complaints = Callable[..., str]
             "stage: qat\n    precision: int8",
             "expected auto | float32 | bfloat16, got",
         ),
+        (
+            "stage: qat",
+            "stage: qat\n    distill: {temperature: 0}",
+            "recipe.yaml:9: steps.1.distill.temperature: expected number, above 0, got the nu",
+        ),
+        (
+            "stage: qat",
+            "stage: qat\n    distill: {weight: true}",
+            "steps.1.distill.weight: expected a number, got true",
+        ),
+        (
+            "stage: qat",
+            "stage: qat\n    distill: yes",
+            "recipe.yaml:9: steps.1.distill: expected mapping, or null, got the text 'yes'",
+        ),
+        (
+            "stage: qat",
+            "stage: qat\n    distill:\n      teacher: {step: finetune, path: .}",
+            "recipe.yaml:10: steps.1.distill.teacher: give exactly one of step, path, hub; got",
+        ),
+        (
+            "stage: qat",
+            "stage: qat\n    distill:\n      teacher: a/b/c",
+            "recipe.yaml:10: steps.1.distill.teacher.hub: the text 'a/b/c' is not a valid value",
+        ),
         ("steps:", "steps: []\nx:", "steps: needs at least one item"),
         ("steps:", "steps: 5\nx:", "steps: expected list of: mapping with stage"),
         ("  train: [{adapter: builtin}]", "  eval: 3", "recipe.yaml:5: data.eval: duplicate key"),

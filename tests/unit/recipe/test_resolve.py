@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from quantship.recipe import Recipe, load
+from quantship.recipe.language import Teacher
 from quantship.recipe.resolve import RESERVED, exported_as
 
 Write = Callable[..., Path]
@@ -51,6 +52,46 @@ def test_names_inputs_and_schemes_are_filled_in(write: Write) -> None:
     ]
     schemes = [getattr(step, "scheme", None) for step in recipe.steps]
     assert schemes == [None, "w8a8", None, "w8a8", "w8a16", None, None, None]
+
+
+def test_a_teacher_is_the_steps_own_input_unless_another_is_named(write: Write) -> None:
+    recipe = load(
+        write(
+            recipe_of(
+                "stage: finetune",
+                "stage: qat, name: a, distill: true",
+                "stage: qat, name: b, input: model, distill: {weight: 0.25}",
+                "stage: qat, name: c, distill: {teacher: model}",
+                "stage: qat, name: d, input: model, distill: {teacher: finetune}",
+                "stage: qat, name: e, distill: {teacher: me/it}",
+                "stage: qat, name: f, distill: false",
+            )
+        )
+    )
+    distills = [step.distill for step in recipe.steps[1:]]  # type: ignore[union-attr]
+    teachers = [distill and distill.teacher for distill in distills]
+    assert teachers == [
+        Teacher(step="finetune"),
+        Teacher(step="model"),
+        Teacher(step="model"),
+        Teacher(step="finetune"),
+        Teacher(hub="me/it"),
+        None,
+    ]
+    assert distills[1].weight == 0.25  # type: ignore[union-attr]
+
+
+def test_what_is_trained_to_be_quantized_later_is_a_float_model(write: Write) -> None:
+    steps = [
+        "stage: qat, name: clean, output: float",
+        "stage: quantize",
+        "stage: qat, distill: {teacher: clean}",
+        "stage: finetune, input: clean",
+        "stage: export, input: [clean, quantize, qat]",
+        "stage: export, name: float, input: clean, lowering: float",
+    ]
+    recipe = load(write(recipe_of(*steps) + "push: {repo: me/it, models: [clean, float]}\n"))
+    assert [step.input for step in recipe.steps[:4]] == ["model", "clean", "clean", "clean"]
 
 
 def test_finetuning_continues_from_the_last_finetuning(write: Write) -> None:
@@ -114,6 +155,28 @@ def test_finetuning_continues_from_the_last_finetuning(write: Write) -> None:
         (
             ["stage: export, name: a", "stage: export, name: b, input: a"],
             "'a' leaves ONNX, and export needs a model to export",
+        ),
+        (
+            ["stage: qat, output: float", "stage: export, lowering: nbits"],
+            "steps.1.lowering: cannot export 'qat': a float model has no integers",
+        ),
+        (
+            ["stage: finetune", "stage: qat, distill: {teacher: fintune}"],
+            "steps.1.distill.teacher: no step is called 'fintune'\n    Did you mean finetune? "
+            "Steps that can teach here: model, finetune. Another model is given as {path: ...}",
+        ),
+        (
+            ["stage: quantize", "stage: qat, distill: {teacher: quantize}"],
+            "'quantize' leaves a quantized model, and a teacher is a float model",
+        ),
+        (
+            ["stage: export", "stage: qat, distill: {teacher: {step: export}}"],
+            "steps.1.distill.teacher: 'export' leaves ONNX, and a teacher is a float model",
+        ),
+        (["stage: qat, distill: {teacher: qat}"], "step 'qat' is its own teacher"),
+        (
+            ["stage: qat, input: model, distill: {teacher: finetune}", "stage: finetune"],
+            "steps.0.distill.teacher: step 'finetune' comes later",
         ),
         (["stage: export, input: []"], "an export needs at least one input"),
         (["stage: export, input: [model, model]"], "names a step twice"),

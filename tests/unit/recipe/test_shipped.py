@@ -1,17 +1,33 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from quantship.errors import UsageError
+from quantship.quant.scheme import SCHEMES
 from quantship.recipe import check, load
+from quantship.recipe.language import QuantizeStep
 from quantship.recipe.shipped import find, folder, names
 
 
 @pytest.mark.parametrize("name", names())
 def test_every_shipped_recipe_passes_check(name: str) -> None:
     assert check(find(name)).name == name
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_check_asks_no_server(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    def refuse(*address: object) -> None:
+        raise AssertionError(f"asked {address}")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    check(find(name))
 
 
 @pytest.mark.parametrize("name", names())
@@ -27,6 +43,14 @@ def test_the_quickstart_needs_no_network() -> None:
     recipe = load(find("quickstart"))
     assert recipe.model.tiny is not None
     assert {source.adapter for source in (*recipe.data.train, *recipe.data.eval)} == {"builtin"}
+
+
+def test_one_recipe_quantizes_in_every_scheme_of_the_table() -> None:
+    recipe = load(find("smollm2-135m-every-scheme"))
+    used = {str(step.scheme) for step in recipe.steps if isinstance(step, QuantizeStep)}
+    own = recipe.schemes
+    assert {own[name].base if name in own else name for name in used} == SCHEMES.keys()
+    assert own.keys() <= used
 
 
 def test_smollm2_runs_from_local_copies(tiny_model_dir: Path, shared_data: Path) -> None:
@@ -58,7 +82,16 @@ def test_what_looks_like_a_path_is_one(path: str) -> None:
     assert find(path) == Path(path)
 
 
+def test_a_name_may_hold_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find("llama-3.2-1b") == folder() / "llama-3.2-1b.yaml"
+    with pytest.raises(UsageError, match=r"Did you mean llama-3\.2-1b\?"):
+        find("llama-3.2-1")
+
+
 def test_an_unknown_name_lists_the_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"Did you mean quickstart\? Shipped: quickstart, smollm2"):
+    with pytest.raises(
+        UsageError, match=r"Did you mean quickstart\? Shipped: .*quickstart, smollm2"
+    ):
         find("quickstrat")

@@ -1,0 +1,16 @@
+"""What a check of a whole recipe finds, before it is known in which line it was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantship.recipe.yaml_source import Key
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong at a key; becomes a Problem once the key's file and line are known."""
+
+    key: Key
+    message: str
+    remedy: str

@@ -1,0 +1,179 @@
+"""Whether schemes and adapters fit the model's layers, seen on the model built without weights.
+
+The libraries are imported, which takes seconds, only where something could fail to fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantship.quant.scheme import Override, Scheme, WeightFormat
+from quantship.recipe import schemes
+from quantship.recipe.findings import Finding
+from quantship.recipe.language import QatStep, QuantizeStep, Recipe, TinyModel
+from quantship.recipe.rounding_options import Lora
+from quantship.recipe.yaml_source import Key
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def find_problems(recipe: Recipe, directory: Path | None = None) -> Iterator[Finding]:
+    """Groups, overrides, embeddings and adapters that do not fit the recipe's model.
+
+    Args:
+        recipe: With the names, inputs and schemes of its steps filled in.
+        directory: Where the model lies, for one from the Hub; without it such a model passes.
+    """
+    used = _used(recipe)
+    tiny, path = recipe.model.tiny, directory or recipe.model.path
+    if not used or (tiny is None and path is None):
+        return
+    adapted = list(_adapted(recipe, {name: scheme for name, (scheme, _) in used.items()}))
+    plain = all(lora == Lora(rank=lora.rank, alpha=lora.alpha) for _, lora, _ in adapted)
+    if tiny is not None and plain and all(_fits_tiny(one, tiny) for one, _ in used.values()):
+        return
+    try:
+        content = b"" if path is None else (path / "config.json").read_bytes()
+        model = _skeleton(tiny, path, content)
+    except Exception as error:  # noqa: BLE001 - whatever a library makes of a foreign config
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        message = f"transformers cannot build the model of {path}/config.json: {first_line}"
+        remedy = "Give a causal language model that transformers knows."
+        yield Finding(("model",) if path is None else ("model", "path"), message, remedy)
+        return
+    misfit: set[str] = set()
+    for scheme, key in used.values():
+        found = list(_misfits(model, scheme, key, recipe))
+        misfit |= {scheme.name} if found else set()
+        yield from found
+    for index, lora, scheme in adapted:
+        if scheme.name not in misfit:  # which layers it quantizes would be a guess
+            yield from _stray_adapters(model, scheme, lora, ("steps", index, "lora"))
+
+
+def _used(recipe: Recipe) -> dict[str, tuple[Scheme, Key]]:
+    """The schemes of the recipe's steps, each with the key to blame."""
+    table = schemes.table(recipe)
+    found: dict[str, tuple[Scheme, Key]] = {}
+    for index, step in enumerate(recipe.steps):
+        if isinstance(step, QatStep | QuantizeStep) and step.scheme in table:
+            name = str(step.scheme)
+            key: Key = ("scheme",) if name == recipe.scheme else ("steps", index, "scheme")
+            if name in recipe.schemes:
+                key = ("schemes", name)
+            found.setdefault(name, (table[name], key))
+    return found
+
+
+def _adapted(recipe: Recipe, used: Mapping[str, Scheme]) -> Iterator[tuple[int, Lora, Scheme]]:
+    """The steps that train adapters."""
+    for index, step in enumerate(recipe.steps):
+        if isinstance(step, QatStep) and step.lora is not None and step.scheme in used:
+            yield index, step.lora, used[str(step.scheme)]
+
+
+def _fits_tiny(scheme: Scheme, tiny: TinyModel) -> bool:
+    """Whether arithmetic alone shows that a scheme fits the built-in tiny model."""
+    formats = (scheme.weight, scheme.embedding, scheme.head_format)
+    groups = [format.group_size for format in formats if format is not None and format.group_size]
+    widths = (tiny.hidden_size, tiny.intermediate_size)
+    return not scheme.overrides and not any(width % group for width in widths for group in groups)
+
+
+@lru_cache(maxsize=2)
+def _skeleton(tiny: TinyModel | None, path: Path | None, content: bytes) -> PreTrainedModel:
+    """The model without its weights; ``content``, of config.json, tells a changed one apart."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        if tiny is not None:
+            from quantship.tiny import build_model, build_tokenizer
+
+            return build_model(tiny, build_tokenizer(tiny.max_positions), seed=0)
+        assert path is not None
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        return model
+
+
+def _misfits(model: PreTrainedModel, scheme: Scheme, key: Key, recipe: Recipe) -> Iterator[Finding]:
+    from quantship.quant.layers import formats
+
+    matching: list[Override] = []
+    for index, override in enumerate(scheme.overrides):
+        message = _matches_nothing(model, scheme, override)
+        if message is None:
+            matching.append(override)
+        else:
+            remedy = "A pattern is compared with whole names: `*` stands for any text, dots too."
+            yield Finding(_override_key(key, index, recipe), message, remedy)
+    try:
+        formats(model, scheme.model_copy(update={"overrides": tuple(matching)}))
+    except ValueError as error:
+        yield _finding(key, error)
+
+
+def _stray_adapters(
+    model: PreTrainedModel, scheme: Scheme, lora: Lora, key: Key
+) -> Iterator[Finding]:
+    """Adapters that no layer can have, and bases that cannot be kept in 4 bits."""
+    from quantship.quant.layers import ends, formats, is_linear, matrix
+    from quantship.quant.nf4 import BLOCK
+    from quantship.quant.targets import match_targets
+
+    layers = dict(model.named_modules())
+    linear = [name for name in formats(model, scheme) if is_linear(layers[name])]
+    _, head = ends(model)
+    head_name = next((name for name in linear if layers[name] is head), None)
+    for index, target in enumerate(lora.targets):
+        try:
+            matched = match_targets(linear, head_name, [target])
+        except ValueError as error:
+            yield _finding((*key, "targets", index), error)
+            continue
+        for name in matched if lora.base != "float32" else ():
+            size = matrix(layers[name]).numel()
+            if size % BLOCK:
+                message = (
+                    f"the {size} weights of layer '{name}' cannot be cut into blocks of {BLOCK}"
+                )
+                remedy = "Keep the base in float32, or leave the layer out of the targets."
+                yield Finding((*key, "base"), message, remedy)
+                return
+
+
+def _matches_nothing(model: PreTrainedModel, scheme: Scheme, override: Override) -> str | None:
+    """Why an override does nothing; None where it matches a layer."""
+    from quantship.quant.layers import formats
+
+    # Any layer can take this scheme, so only the pattern can be wrong.
+    anything = Scheme(
+        name=scheme.name,
+        weight=WeightFormat(bits=8),
+        embedding=None,
+        overrides=(override.model_copy(update={"weight": None, "activation": None}),),
+    )
+    try:
+        formats(model, anything)
+    except ValueError as error:
+        return str(error).partition("; ")[0]
+    return None
+
+
+def _override_key(key: Key, index: int, recipe: Recipe) -> Key:
+    own = recipe.schemes.get(str(key[-1])) if key[:1] == ("schemes",) else None
+    if own is None:
+        return key
+    written = index - len(own.base_overrides)
+    return (*key, "base") if written < 0 else (*key, "overrides", written)
+
+
+def _finding(key: Key, error: ValueError) -> Finding:
+    """What a layer complains of, which is one sentence: what is wrong; what to do."""
+    message, _, remedy = str(error).partition("; ")
+    return Finding(key, message, f"{remedy[:1].upper()}{remedy[1:]}.")

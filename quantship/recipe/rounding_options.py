@@ -1,0 +1,52 @@
+"""Options of the steps that round: where grids come from, what trains, what is written."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from quantship.frozen import Frozen
+from quantship.quant.scheme import RangeName
+
+
+class Calibration(Frozen):
+    """How static input ranges are found: by running training data through the model."""
+
+    sequences: Annotated[int, Field(ge=1)] = 32
+    """Training sequences to look at."""
+    range: Literal["minmax", "moving_average", "percentile", "mse"] = "moving_average"
+    """What becomes the range: all that was seen, a moving average of each batch's least and
+    greatest number, all but the outermost numbers, or the range of least squared error."""
+    percentile: float = Field(default=99.99, gt=50, le=100)
+    """Per cent of the numbers that the range holds, for ``percentile``."""
+
+
+class RoundingOptions(Frozen):
+    """Where the grids come from, for QAT and PTQ alike."""
+
+    range: RangeName = "minmax"
+    """How far the weights' grids reach: ``minmax``: to the outermost weight; ``percentile``: less
+    far, the outermost weights are clipped; ``mse``: as far as gives the least squared error."""
+    percentile: float = Field(default=99.9, gt=50, le=100)
+    """Per cent of the weights that a grid holds, for ``percentile``."""
+    calibration: Calibration = Calibration()
+    """How static input ranges are found, for schemes that have them."""
+    packed: bool = True
+    """Store 4-bit codes two a byte where torchao has a tensor for that (it runs on CUDA, and on a
+    CPU through ``quantship.load``); false: one a byte, which runs everywhere."""
+
+
+class Lora(Frozen):
+    """Train low-rank adapters instead of the weights; what is rounded is the sum of both."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rank of the adapters."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Adapters are scaled by alpha / rank."""
+    targets: tuple[str, ...] = ("all-linear",)
+    """Layers that get an adapter, by the ends of their names, as ``q_proj``; ``all-linear``: all
+    linear layers but the output head."""
+    base: Literal["float32", "nf4"] = "float32"
+    """Precision of the frozen weights below the adapters: ``nf4`` is QLoRA, 4 bits in blocks of 64.
+    It starts from rounded weights, and that is what the adapters are merged into."""
