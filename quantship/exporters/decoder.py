@@ -20,9 +20,9 @@ from quantship.artifact import Facts, digest_file
 from quantship.errors import QuantshipError
 from quantship.exporters import hooks
 from quantship.exporters.graph import Graph
-from quantship.exporters.lowering import ACTIVATION_ARITHMETIC, Lowering
+from quantship.exporters.lowering import Lowering
 from quantship.quant import checkpoint
-from quantship.quant.checkpoint import StoredCodes
+from quantship.quant.tensors import StoredCodes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +47,6 @@ def export(source: Path, lowering: Lowering, scheme: str | None, out: Path) -> F
     metadata = {
         "lowering": lowering,
         "scheme": scheme,
-        "activation_arithmetic": ACTIVATION_ARITHMETIC[lowering],
         "source_sha256": digest_file(source / checkpoint.WEIGHTS) if stored else None,
     }
     graph = Graph(builder=None)
@@ -68,6 +67,7 @@ def export(source: Path, lowering: Lowering, scheme: str | None, out: Path) -> F
         raise QuantshipError(f"the exported graph lacks the layers {sorted(missing)}")
     return {
         **metadata,
+        "activation_arithmetic": graph.describe_arithmetic(),
         "architecture": architecture,
         "opset": _opset(out / MODEL_FILE),
         "num_quantized": len(graph.places),
@@ -76,10 +76,12 @@ def export(source: Path, lowering: Lowering, scheme: str | None, out: Path) -> F
 
 def _build(builder: Any, source: Path, out: Path) -> str:
     where = ("", str(source), str(out), "fp32", "cpu", str(out))
-    options = builder.parse_extra_options(*where, [])
+    # Caches that hold a window only must never be empty, and our runtime begins with empty ones.
+    options = builder.parse_extra_options(*where, ["windowed_kv_cache=false"])
     config = options["hf_details"]["hf_config"]
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # the builder would read it as its own formats
+    _name_rotations(config)
     architecture: str = config.architectures[0]
     try:
         builder.create_model(*where, **options)
@@ -89,6 +91,14 @@ def _build(builder: Any, source: Path, out: Path) -> str:
             f"{error}"
         ) from error
     return architecture
+
+
+def _name_rotations(config: Any) -> None:
+    """Say the two rotations of Gemma 3 as transformers 4 did, which the builder still expects."""
+    rotations = getattr(config, "rope_parameters", None) or {}
+    if config.model_type == "gemma3_text" and "full_attention" in rotations:
+        config.rope_local_base_freq = rotations["sliding_attention"]["rope_theta"]
+        config.rope_parameters = dict(rotations["full_attention"])
 
 
 @contextlib.contextmanager
@@ -120,6 +130,10 @@ def _skeleton(source: Path, stored: dict[str, StoredCodes]) -> nn.Module:
     model.tie_weights()  # a float head that the file holds once, as the embedding
     for name, part in stored.items():
         setattr(model.get_submodule(name), hooks.CODES, part)
+    known = {f"{name}.weight" for name in stored}
+    absent = [name for name, one in model.named_parameters() if one.is_meta and name not in known]
+    if absent:
+        raise QuantshipError(f"{source / checkpoint.WEIGHTS} lacks {', '.join(absent[:3])}")
     if config.get_text_config().tie_word_embeddings:
         embedding = hooks.codes_of(model.get_input_embeddings())
         setattr(model.get_output_embeddings(), hooks.CODES, embedding)

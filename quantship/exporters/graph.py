@@ -6,13 +6,14 @@ narrows it to what a lowering may do: add an initializer, add a node, name a res
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
-Form = Literal["nbits", "integer"]
+from quantship.exporters.lowering import Form
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,19 @@ class Graph:
     Args:
         builder: onnxruntime-genai's ``Model``, in the middle of ``make_model``.
         places: Where each quantized matrix went; filled by the lowerings.
-        quantized_inputs: Results of quantizing a layer's input, by input, so that layers that
-            share an input share the work.
+        quantized_inputs: Results of quantizing a layer's input, by input and how that was done, so
+            that layers that share an input share the work.
+        arithmetic: How layers treat their inputs when the model runs, and how many do so.
     """
 
     builder: Any
     places: dict[str, Place] = field(default_factory=dict)
-    quantized_inputs: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    quantized_inputs: dict[object, Any] = field(default_factory=dict)
+    arithmetic: Counter[str] = field(default_factory=Counter)
 
     def initializer(self, name: str, array: np.ndarray) -> str:
         """Add a constant tensor that is stored in the model's file; return its name."""
-        self.builder.make_initializer(np.ascontiguousarray(array), name)
+        self.builder.make_initializer(np.asarray(array, order="C"), name)
         return name
 
     def constant(self, dtype: Literal["FLOAT", "INT64", "UINT8"], value: Any) -> str:
@@ -66,6 +69,14 @@ class Graph:
         """Add a node with one output, named like its output; return the output's name."""
         self.builder.make_node(op, inputs, [output], name=output, domain=domain, **attributes)
         return output
+
+    def describe_arithmetic(self) -> str:
+        """What layers do to their inputs when the model runs, what most do first."""
+        if len(self.arithmetic) < 2:
+            return next(iter(self.arithmetic), "float32")
+        total = self.arithmetic.total()
+        counted = self.arithmetic.most_common()
+        return "; ".join(f"{how} ({count} of {total} layers)" for how, count in counted)
 
     def declare(self, output: str, width: int, seq_dim: str | int) -> None:
         """State that ``output`` is float of shape (batch, sequence, width)."""

@@ -1,9 +1,10 @@
 """Where the model builder is made to emit a checkpoint's integers instead of float weights.
 
 onnxruntime-genai's builder emits every linear layer through ``make_matmul`` and
-``make_packed_matmul`` and the embedding through ``make_embedding_lookup``. For as long as
-``installed`` lasts, these look for codes on the module at hand and lower them; a module without
-codes goes the builder's own way.
+``make_packed_matmul`` and the embedding through ``make_embedding_lookup``, and asks
+``is_qkv_projection_packable`` which of the first two it shall be. For as long as ``installed``
+lasts, these look for codes on the module at hand and lower them; a module without codes goes the
+builder's own way.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantship.errors import QuantshipError
-from quantship.exporters import integer, nbits
+from quantship.exporters import inputs, integer, nbits
 from quantship.exporters.graph import Graph
-from quantship.exporters.lowering import Lowering
-from quantship.quant.checkpoint import StoredCodes
+from quantship.exporters.lowering import Form, Lowering, arithmetic, form_of
+from quantship.quant.tensors import StoredCodes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +60,13 @@ class Hooks:
                 f"and the heads of this model have {builder.head_size}"
             )
         self.graph.builder = builder
-        return self.load() if self.load else self.original["load_weights"](builder, input_path)
+        own = self.original["load_weights"]
+        model: Any = self.load() if self.load else own(builder, input_path)
+        # The builder rounds the factor of Gemma's embedding to two digits.
+        exact = getattr(model.get_input_embeddings(), "scalar_embed_scale", None)
+        if exact is not None:
+            builder.embed_attrs["scale"] = float(exact)
+        return model
 
     def make_matmul(
         self, builder: Any, matmul: Any, basename: str, root_input: str, **kwargs: Any
@@ -67,6 +74,11 @@ class Hooks:
         """One linear layer."""
         if self._emitted((matmul,), basename, root_input, kwargs):
             return basename
+        if matmul.weight.is_meta:
+            raise QuantshipError(
+                f"onnxruntime-genai's model builder makes '{basename}' of a part of a quantized "
+                "layer, and codes are not taken apart; leave such layers in float with an override"
+            )
         return self.original["make_matmul"](builder, matmul, basename, root_input, **kwargs)
 
     def make_packed_matmul(
@@ -77,6 +89,18 @@ class Hooks:
             return basename
         return self.original["make_packed_matmul"](builder, q, k, v, basename, root_input, **kwargs)
 
+    def is_qkv_projection_packable(self, builder: Any, layer_id: int, attention: Any) -> Any:
+        """Whether query, key and value lie in one layer: where their formats are the same."""
+        parts = [
+            codes_of(module) for module in (attention.q_proj, attention.k_proj, attention.v_proj)
+        ]
+        alike = len({None if part is None else self._layout(part) for part in parts}) == 1
+        ask = self.original["is_qkv_projection_packable"]
+        packable = alike and ask(builder, layer_id, attention)
+        if packable:  # the builder would go on feeding attention with the last unpacked layer's
+            builder.attention_attrs.update(k_path="", v_path="")
+        return packable
+
     def make_embedding_lookup(
         self, builder: Any, embedding: Any, basename: str, lm_head: Any
     ) -> Any:
@@ -85,15 +109,19 @@ class Hooks:
         if part is None:
             return self.original["make_embedding_lookup"](builder, embedding, basename, lm_head)
         if codes_of(lm_head) is part:
-            stored = nbits.names("/lm_head/MatMul")
+            stored = nbits.names(part, "/lm_head/MatMul")
         else:
             stored = nbits.store(self.graph, [part], basename)
         return nbits.embedding(self.graph, part, stored, basename, builder.input_names["input_ids"])
 
     def save_model(self, builder: Any, out_dir: str) -> None:
         """Note what is where, then save."""
-        places = {name: dataclasses.asdict(place) for name, place in self.graph.places.items()}
-        builder.model.metadata_props[METADATA] = json.dumps({**self.metadata, "places": places})
+        noted = {
+            **self.metadata,
+            "activation_arithmetic": self.graph.describe_arithmetic(),
+            "places": {name: dataclasses.asdict(at) for name, at in self.graph.places.items()},
+        }
+        builder.model.metadata_props[METADATA] = json.dumps(noted)
         self.original["save_model"](builder, out_dir)
 
     def _emitted(
@@ -103,18 +131,35 @@ class Hooks:
         if len(parts) < len(modules):
             return False
         output = "logits" if kwargs.get("logits") else f"{name}/output_0"
-        # A weight-only layer, as the head is, has float inputs whatever the others do.
-        form = integer if self.lowering == "integer" and parts[0].quantizes_input else nbits
-        form.matmul(self.graph, parts, name, root_input, output)
+        form = self._form(parts[0])
+        matmul = integer.matmul if form == "integer" else nbits.matmul
+        matmul(self.graph, parts, name, root_input, output)
+        self.graph.arithmetic[arithmetic(form, parts[0].activation)] += len(parts)
         width = sum(part.codes.codes_OI.shape[0] for part in parts)
         self.graph.declare(output, width, kwargs.get("seq_dim", "sequence_length"))
         return True
+
+    def _form(self, part: StoredCodes) -> Form:
+        form = form_of(self.lowering, part.activation, grouped=part.codes.scale_OG.shape[1] > 1)
+        if form == "nbits" and part.input_grid is not None:
+            raise QuantshipError(
+                f"the layer '{part.name}' was trained with a static input range, which the "
+                f"lowering '{self.lowering}' would not use; use integer"
+            )
+        return form
+
+    def _layout(self, part: StoredCodes) -> tuple[object, ...]:
+        """What layers that are one in the graph have in common."""
+        if self._form(part) == "integer":
+            return "integer", inputs.rounding(part)
+        return "nbits", nbits.layout(part), part.activation
 
 
 HOOKED = (
     "load_weights",
     "make_matmul",
     "make_packed_matmul",
+    "is_qkv_projection_packable",
     "make_embedding_lookup",
     "save_model",
 )

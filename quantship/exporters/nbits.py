@@ -1,20 +1,24 @@
 """Weight codes as com.microsoft.MatMulNBits, and the tied embedding as GatherBlockQuantized.
 
 Codes of up to 4 bits are packed two a byte, wider ones lie one a byte, both unsigned (shifted by
-half the container's range, which is the operator's default zero point). Blocks are powers of two;
-where a scale spans more input features than a block, it is repeated, so no code changes.
+half the container's range, which is the operator's default zero point); so are zero points. Blocks
+are powers of two; where a scale spans more input features than a block, it is repeated, so no code
+changes. Scales of groups that bfloat16 holds without loss lie in the file as such; onnxruntime
+widens them once, when it loads the model, before it arranges weights and scales for its kernels.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import onnx_ir as ir
+import torch
 from numpy.typing import NDArray
 
 from quantship.exporters.graph import Graph, Place
 from quantship.exporters.lowering import SMALLEST_BLOCK
-from quantship.quant.checkpoint import StoredCodes
+from quantship.quant.tensors import StoredCodes
 
 Array = NDArray[Any]
 ROW_BLOCKS = (128, 64, 32, SMALLEST_BLOCK)
@@ -22,59 +26,100 @@ ROW_BLOCKS = (128, 64, 32, SMALLEST_BLOCK)
 ACCURACY_LEVEL = 4  # int8 arithmetic; level 0 multiplies in float32, which is far slower
 
 
+class Layout(NamedTuple):
+    """What matrices must agree on to lie in one initializer."""
+
+    block_size: int
+    """Input features in a block."""
+    container_bits: int
+    """Bits that a code takes in the file."""
+    narrow_scales: bool
+    """Whether scales lie in the file as bfloat16."""
+    zero_points: bool
+    """Whether blocks have zero points."""
+
+
+class Stored(NamedTuple):
+    """Names of the values that hold a matrix."""
+
+    codes: str
+    scales: str
+    """In float32, be it after a cast."""
+    zeros: str | None
+
+
+def layout(part: StoredCodes) -> Layout:
+    """How a matrix lies in the file."""
+    scale_OG = part.codes.scale_OG.float()
+    grouped = scale_OG.shape[1] > 1
+    exact = grouped and torch.equal(scale_OG.bfloat16().float(), scale_OG)
+    # The CPU kernels know containers of 4 and 8 bits.
+    bits = 4 if part.bits <= 4 else 8
+    return Layout(_block_size(part), bits, exact, part.codes.zero_OG is not None)
+
+
 def matmul(graph: Graph, parts: list[StoredCodes], name: str, input: str, output: str) -> None:
-    """Multiply ``input`` by the rows of all ``parts``, one below the other."""
-    codes, scales = store(graph, parts, name)
-    width, num_out = parts[0].codes.codes_OI.shape[1], _num_rows(parts)
+    """Multiply ``input`` by the rows of all ``parts``, one below the other, of one layout."""
+    stored = store(graph, parts, name)
+    block, bits, *_ = layout(parts[0])
     graph.node(
         "MatMulNBits",
-        [input, codes, scales],
+        [input, *(value for value in stored if value is not None)],
         output,
         domain="com.microsoft",
-        K=width,
-        N=num_out,
-        bits=container_bits(parts[0].bits),
-        block_size=block_size(parts[0]),
+        K=parts[0].codes.codes_OI.shape[1],
+        N=sum(part.codes.codes_OI.shape[0] for part in parts),
+        bits=bits,
+        block_size=block,
         accuracy_level=ACCURACY_LEVEL,
     )
 
 
-def store(graph: Graph, parts: list[StoredCodes], name: str) -> tuple[str, str]:
-    """Add the initializers of ``parts`` and note where each lies; return their names."""
-    block, bits = block_size(parts[0]), container_bits(parts[0].bits)
-    assert all((block_size(part), container_bits(part.bits)) == (block, bits) for part in parts)
-    codes_name, scales_name = names(name)
-    graph.initializer(codes_name, np.concatenate([_packed(part, block, bits) for part in parts]))
-    graph.initializer(scales_name, np.concatenate([_block_scales(part, block) for part in parts]))
+def store(graph: Graph, parts: list[StoredCodes], name: str) -> Stored:
+    """Add the initializers of ``parts``, note where each lies, and widen their scales."""
+    form = layout(parts[0])
+    assert all(layout(part) == form for part in parts)
+    stored = names(parts[0], name)
+    codes = graph.initializer(stored.codes, np.concatenate([_codes(part, form) for part in parts]))
+    scale_OG = np.concatenate([_scales(part, form) for part in parts])
+    scales = f"{name}.scales"
+    if form.narrow_scales:
+        graph.initializer(scales, scale_OG.astype(ir.DataType.BFLOAT16.numpy()))
+        graph.node("Cast", [scales], stored.scales, to=ir.DataType.FLOAT)
+    else:
+        graph.initializer(scales, scale_OG)
+    if stored.zeros is not None:
+        graph.initializer(stored.zeros, np.concatenate([_zeros(part, form) for part in parts]))
     row = 0
     for part in parts:
         num_out, width = part.codes.codes_OI.shape
         graph.places[part.name] = Place(
-            "nbits", codes_name, scales_name, (row, row + num_out), width, bits
+            "nbits", codes, scales, (row, row + num_out), width, form.container_bits
         )
         row += num_out
-    return codes_name, scales_name
+    return stored
 
 
-def names(name: str) -> tuple[str, str]:
-    """Names of the initializers that ``store`` gives to a layer's codes and scales."""
-    return f"{name}.codes", f"{name}.scales"
+def names(part: StoredCodes, name: str) -> Stored:
+    """Names of the values that ``store`` gives to a layer."""
+    form = layout(part)
+    scales = f"{name}/scales" if form.narrow_scales else f"{name}.scales"
+    return Stored(f"{name}.codes", scales, f"{name}.zeros" if form.zero_points else None)
 
 
-def embedding(graph: Graph, part: StoredCodes, stored: tuple[str, str], name: str, ids: str) -> str:
+def embedding(graph: Graph, part: StoredCodes, stored: Stored, name: str, ids: str) -> str:
     """Look up rows of codes that ``store`` has put, or will put, into the model."""
-    codes, scales = stored
     num_rows, width = part.codes.codes_OI.shape
-    block, bits = block_size(part), container_bits(part.bits)
+    block, bits, *_ = layout(part)
     padded = -(-width // block) * block
     flat_codes = graph.node(
         "Reshape",
-        [codes, graph.constant("INT64", [num_rows, padded * bits // 8])],
+        [stored.codes, graph.constant("INT64", [num_rows, padded * bits // 8])],
         f"{name}/codes",
     )
     rows = graph.node(
         "GatherBlockQuantized",
-        [flat_codes, ids, scales],
+        [flat_codes, ids, *(value for value in stored[1:] if value is not None)],
         f"{name}/rows",
         domain="com.microsoft",
         bits=bits,
@@ -88,38 +133,50 @@ def embedding(graph: Graph, part: StoredCodes, stored: tuple[str, str], name: st
     return graph.node("Slice", [rows, *bounds], f"{name}/unpadded")
 
 
-def block_size(part: StoredCodes) -> int:
-    """Input features in a block: the group, or the largest power of two that fits a row."""
+def _block_size(part: StoredCodes) -> int:
+    """The group, or where a scale spans a whole row, the largest power of two that fits it."""
     width, num_groups = part.codes.codes_OI.shape[1], part.codes.scale_OG.shape[1]
     if num_groups > 1:
-        return width // num_groups
+        return int(width // num_groups)
     return next((block for block in ROW_BLOCKS if width % block == 0), SMALLEST_BLOCK)
 
 
-def container_bits(bits: int) -> int:
-    """Bits that a code takes in the file; the CPU kernels know 4 and 8."""
-    return 4 if bits <= 4 else 8
-
-
-def _num_rows(parts: list[StoredCodes]) -> int:
-    return sum(part.codes.codes_OI.shape[0] for part in parts)
-
-
-def _packed(part: StoredCodes, block: int, bits: int) -> Array:
-    codes_OI = part.codes.codes_OI.numpy()
+def _codes(part: StoredCodes, form: Layout) -> Array:
+    """Unsigned codes of shape (O, blocks, bytes), padded with what stands for zero."""
+    codes_OI, zero_OG = part.codes.codes_OI.numpy(), part.codes.zero_OG
     num_out, width = codes_OI.shape
-    zero_point = 1 << (bits - 1)
-    unsigned_OI: Array = (codes_OI.astype(np.int16) + zero_point).astype(np.uint8)
-    num_blocks = -(-width // block)
-    padding = num_blocks * block - width
+    num_blocks = -(-width // form.block_size)
+    padding = num_blocks * form.block_size - width
     if padding:
-        unsigned_OI = np.pad(unsigned_OI, ((0, 0), (0, padding)), constant_values=zero_point)
-    if bits == 4:
-        unsigned_OI = unsigned_OI[:, 0::2] | (unsigned_OI[:, 1::2] << 4)
-    return unsigned_OI.reshape(num_out, num_blocks, block * bits // 8)
+        zero_O1 = np.zeros((num_out, 1), np.int8) if zero_OG is None else zero_OG.numpy()
+        codes_OI = np.concatenate([codes_OI, np.repeat(zero_O1, padding, axis=1)], axis=1)
+    packed = _unsigned(codes_OI, form.container_bits)
+    return packed.reshape(num_out, num_blocks, -1)
 
 
-def _block_scales(part: StoredCodes, block: int) -> Array:
-    scale_OG = part.codes.scale_OG.float().numpy()
-    num_blocks = -(-part.codes.codes_OI.shape[1] // block)
-    return np.repeat(scale_OG, num_blocks // scale_OG.shape[1], axis=1)
+def _scales(part: StoredCodes, form: Layout) -> Array:
+    return _for_blocks(part, part.codes.scale_OG.float().numpy(), form)
+
+
+def _zeros(part: StoredCodes, form: Layout) -> Array:
+    assert part.codes.zero_OG is not None
+    return _unsigned(_for_blocks(part, part.codes.zero_OG.numpy(), form), form.container_bits)
+
+
+def _for_blocks(part: StoredCodes, numbers_OG: Array, form: Layout) -> Array:
+    """Numbers of shape (O, G), or (1, 1) for the whole matrix, as one for each row and block."""
+    num_out, width = part.codes.codes_OI.shape
+    num_blocks = -(-width // form.block_size)
+    repeated = np.repeat(numbers_OG, num_blocks // numbers_OG.shape[1], axis=1)
+    return np.broadcast_to(repeated, (num_out, num_blocks))
+
+
+def _unsigned(signed: Array, bits: int) -> Array:
+    """Signed codes as the operators take them: shifted, and 4-bit ones two a byte."""
+    shifted: Array = (signed.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
+    if bits == 8:
+        return shifted
+    if shifted.shape[1] % 2:
+        shifted = np.pad(shifted, ((0, 0), (0, 1)))
+    packed: Array = shifted[:, 0::2] | (shifted[:, 1::2] << 4)
+    return packed

@@ -8,7 +8,7 @@ from quantship.frozen import Frozen
 from quantship.job import Job
 from quantship.quant.scheme import Scheme
 
-REVISION = 1
+REVISION = 2
 
 
 class Settings(Frozen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,13 +15,15 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+import torch
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from quantship.exporters.lowering import Lowering
-    from quantship.quant.scheme import Scheme
+    from quantship.quant.numerics import Codes, Grid
+    from quantship.quant.scheme import ActivationFormat, Scheme
 
 Array = NDArray[Any]
 
@@ -62,11 +65,13 @@ class Workshop:
         return path
 
     def _checkpoint(self, scheme: Scheme, name: str) -> Path:
-        from quantship.algorithms import rtn
         from quantship.quant.convert import convert
+        from quantship.quant.modules import prepare_qat
 
         path = self._new(scheme.model_dump_json(), name)
-        convert(self.model(name), scheme, rtn.quantize, path)
+        model = prepare_qat(self.model(name), scheme)
+        calibrated(model)
+        convert(model, path)
         self._tokenizer.save_pretrained(path)
         return path
 
@@ -84,6 +89,17 @@ class Workshop:
         return path
 
 
+def calibrated(model: PreTrainedModel) -> PreTrainedModel:
+    """Fix the static input ranges of a fake-quantized model, on random tokens."""
+    from quantship.quant.calibration import calibrate
+    from quantship.recipe.rounding_options import Calibration
+
+    generator = torch.Generator().manual_seed(4)
+    batch = torch.randint(4, 260, (4, 32), generator=generator)
+    calibrate(model, [batch], lambda ids: model(input_ids=ids), Calibration())
+    return model
+
+
 MEMBERS = {"attn/qkv_proj": ("q_proj", "k_proj", "v_proj")}
 """Matrices that the exported graph multiplies at once."""
 
@@ -98,8 +114,17 @@ class Layer:
     """Output of the layer."""
     input: str
     """Float input of the layer."""
+    quantized: str
+    """What the names of its input's codes, scale and the like begin with."""
     codes_OI: Array
+    """Less the zero points."""
+    largest_zero: int
+    """Size of the largest of these; runtimes subtract what they contribute from the sum."""
     scale_OG: Array
+    activation: ActivationFormat | None
+    """How the input was quantized in training."""
+    input_grid: Grid | None
+    """Of a static input range."""
     block_size: int | None
     """Input features that share a rounding of the input; None: all of a token."""
 
@@ -113,7 +138,7 @@ class Layer:
         found = {value.name: value for node in model.graph for value in node.outputs if value.name}
         wanted = [found[output] for output in (outputs or (self.node,))]
         for value in wanted:
-            is_codes = str(value.name).endswith("/tokens/codes")
+            is_codes = str(value.name).endswith("/codes")
             value.dtype = ir.DataType.UINT8 if is_codes else ir.DataType.FLOAT
         graph = ir.convenience.extract(model.graph, [found[self.input]], wanted)
         graph.opset_imports.update(model.opset_imports)
@@ -122,7 +147,7 @@ class Layer:
             ir.to_proto(small).SerializeToString(), providers=["CPUExecutionProvider"]
         )
         results = session.run(None, {self.input: values[None].astype(np.float32)})
-        return [result[0] for result in results]
+        return [result[0] if result.ndim == 3 else result for result in results]
 
     def exact(self, values: Array) -> Array:
         """Product of float64 inputs with the dequantized weight, in float64."""
@@ -158,11 +183,33 @@ def _cut(exported: Path, source: Path, name: str, index: int = 1) -> Layer:
     return Layer(
         source=exported / MODEL_FILE,
         node=str(user.outputs[0].name).removesuffix("/products"),
-        input=first.removesuffix("/tokens/codes"),
-        codes_OI=np.concatenate([part.codes.codes_OI.numpy() for part in parts]).astype(np.int64),
-        scale_OG=np.concatenate([part.codes.scale_OG.numpy() for part in parts]),
+        input=re.split("/(?:tokens|tensor|static)/", first)[0],
+        quantized=first.removesuffix("/codes"),
+        codes_OI=np.concatenate([_centred(part.codes) for part in parts]),
+        largest_zero=max(
+            int(part.codes.zero_OG.short().abs().max()) if part.codes.zero_OG is not None else 0
+            for part in parts
+        ),
+        scale_OG=np.concatenate([_by_row(part.codes) for part in parts]),
+        activation=parts[0].activation,
+        input_grid=parts[0].input_grid,
         block_size=None if integer else user.attributes["block_size"].as_int(),
     )
+
+
+def _centred(codes: Codes) -> Array:
+    """Codes less their zero points, of shape (O, I)."""
+    codes_OI = codes.codes_OI.numpy().astype(np.int64)
+    if codes.zero_OG is None:
+        return codes_OI
+    zero_OG: Array = codes.zero_OG.numpy().astype(np.int64)
+    return codes_OI - np.repeat(zero_OG, codes_OI.shape[1] // zero_OG.shape[1], axis=1)
+
+
+def _by_row(codes: Codes) -> Array:
+    """Scales of shape (O, G)."""
+    scale_OG = codes.scale_OG.float().numpy()
+    return np.broadcast_to(scale_OG, (codes.codes_OI.shape[0], scale_OG.shape[1]))
 
 
 @pytest.fixture(scope="session")

@@ -17,18 +17,27 @@ from quantship.exporters.decoder import MODEL_FILE
 from quantship.exporters.hooks import METADATA
 from quantship.exporters.lowering import reject
 from quantship.quant import checkpoint
-from quantship.quant.scheme import SCHEMES, Scheme
+from quantship.quant.scheme import SCHEMES, ActivationFormat, Scheme, WeightFormat
 
 Array = NDArray[Any]
 Change = Callable[[ir.Model, dict[str, Any]], None]
 
-PAIRS = [
-    pytest.param(scheme, lowering, id=f"{scheme.name}-{lowering}")
-    for scheme in SCHEMES.values()
+ASYMMETRIC = Scheme(
+    name="asymmetric in all",
+    weight=WeightFormat(bits=5, symmetric=False),
+    activation=ActivationFormat(),
+    embedding=WeightFormat(bits=4, group_size=32, symmetric=False),
+)
+ALLOWED = [
+    (scheme, lowering)
+    for scheme in (*SCHEMES.values(), ASYMMETRIC)
     for lowering in ("nbits", "integer")
     if reject(scheme, lowering) is None
 ]
+PAIRS = [pytest.param(*pair, id=f"{pair[0].name}-{pair[1]}") for pair in ALLOWED]
 LAYER = "model.layers.1.mlp.up_proj"
+SHARING = "model.layers.1.mlp.gate_proj"
+"""Has that layer's input, which is rounded once for both."""
 PACKED = "model.layers.0.self_attn.k_proj"
 HEAD = "lm_head"
 
@@ -68,8 +77,8 @@ def flip_lowest_bit_of_one_code(array: Array, place: dict[str, Any]) -> None:
 
 
 def raise_one_scale_by_one_ulp(array: Array, place: dict[str, Any]) -> None:
-    scales = array[place["rows"][0] :].reshape(-1)
-    scales[0] = np.nextafter(scales[0], np.float32(np.inf))
+    bits = array[place["rows"][0] :].reshape(-1).view(f"i{array.itemsize}")
+    bits[0] += 1
 
 
 def swap_two_rows(array: Array, place: dict[str, Any]) -> None:
@@ -78,7 +87,6 @@ def swap_two_rows(array: Array, place: dict[str, Any]) -> None:
     rows[[first, first + 1]] = rows[[first + 1, first]].copy()
 
 
-@pytest.mark.parametrize("name", [LAYER, PACKED, HEAD])
 @pytest.mark.parametrize(
     ("part", "how"),
     [
@@ -88,7 +96,15 @@ def swap_two_rows(array: Array, place: dict[str, Any]) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-@pytest.mark.parametrize(("scheme", "lowering"), PAIRS)
+@pytest.mark.parametrize(
+    ("scheme", "lowering", "name"),
+    [
+        pytest.param(*pair, name, id=f"{pair[0].name}-{pair[1]}-{name}")
+        for pair in ALLOWED
+        for name in (LAYER, PACKED, HEAD)
+        if name != HEAD or pair[0].embedding is not None
+    ],
+)
 def test_one_changed_number_is_found_and_named(
     workshop: Any, scheme: Scheme, lowering: str, part: str, how: Any, name: str, tmp_path: Path
 ) -> None:
@@ -109,6 +125,11 @@ def test_rewriting_alone_changes_nothing(
     assert codes.compare(same, workshop.checkpoint(scheme, "untied")).equal
 
 
+def other(name: str) -> str:
+    """The same matrix in the other decoder layer."""
+    return name.replace("layers.1", "layers.0")
+
+
 def forget(model: ir.Model, places: dict[str, Any]) -> None:
     del places[LAYER]
 
@@ -118,8 +139,8 @@ def point_at_nothing(model: ir.Model, places: dict[str, Any]) -> None:
 
 
 def exchange(model: ir.Model, places: dict[str, Any]) -> None:
-    other = LAYER.replace("layers.1", "layers.0")
-    places[LAYER], places[other] = places[other], places[LAYER]
+    one, two = LAYER, other(LAYER)
+    places[one], places[two] = places[two], places[one]
 
 
 def shift_rows(model: ir.Model, places: dict[str, Any]) -> None:
@@ -132,7 +153,7 @@ def shift_rows(model: ir.Model, places: dict[str, Any]) -> None:
     [
         (forget, {LAYER}),
         (point_at_nothing, {LAYER}),
-        (exchange, {LAYER, LAYER.replace("layers.1", "layers.0")}),
+        (exchange, {LAYER, other(LAYER)}),
         (shift_rows, {PACKED}),
     ],
 )
@@ -148,6 +169,102 @@ def test_a_wrong_place_is_found_and_named(
     assert not compared.equal
 
 
+@pytest.mark.parametrize("name", [LAYER, PACKED, HEAD])
+@pytest.mark.parametrize("lowering", ["nbits", "integer"])
+def test_a_changed_zero_point_is_found_and_named(
+    workshop: Any, lowering: str, name: str, tmp_path: Path
+) -> None:
+    def change(model: ir.Model, places: dict[str, Any]) -> None:
+        value = model.graph.initializers[places[name]["codes"].replace(".codes", ".zeros")]
+        assert value.const_value is not None
+        array = value.const_value.numpy().copy()
+        array[places[name]["rows"][0] :].reshape(-1)[0] ^= 1
+        value.const_value = ir.tensor(array, name=value.name)
+
+    changed = rewritten(workshop.export(ASYMMETRIC, lowering, "untied"), tmp_path, change)
+    compared = codes.compare(changed, workshop.checkpoint(ASYMMETRIC, "untied"))
+    assert compared.different == (name,)
+
+
+def user_of(model: ir.Model, places: dict[str, Any], name: str) -> ir.Node:
+    """The node that multiplies by a matrix."""
+    ((node, _),) = model.graph.initializers[places[name]["codes"]].uses()
+    return node
+
+
+def take_the_scales_of_another(model: ir.Model, places: dict[str, Any]) -> None:
+    node, donor = user_of(model, places, LAYER), user_of(model, places, other(LAYER))
+    node.replace_input_with(2, donor.inputs[2])
+
+
+def halve_the_blocks(model: ir.Model, places: dict[str, Any]) -> None:
+    node = user_of(model, places, LAYER)
+    half = node.attributes["block_size"].as_int() // 2
+    node.attributes["block_size"] = ir.AttrInt64("block_size", half)
+
+
+def drop_the_zero_points(model: ir.Model, places: dict[str, Any]) -> None:
+    user_of(model, places, LAYER).replace_input_with(3, None)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "change"),
+    [
+        (SCHEMES["w4a16-g32"], take_the_scales_of_another),
+        (SCHEMES["w8a8"], take_the_scales_of_another),
+        (SCHEMES["w4a16-g32"], halve_the_blocks),
+        (SCHEMES["w4a16-g32-asymmetric"], drop_the_zero_points),
+    ],
+    ids=lambda value: getattr(value, "name", getattr(value, "__name__", None)),
+)
+def test_a_node_that_reads_its_matrix_wrongly_is_found_and_named(
+    workshop: Any, scheme: Scheme, change: Change, tmp_path: Path
+) -> None:
+    exported = workshop.export(scheme, "nbits", "untied")
+    compared = codes.compare(
+        rewritten(exported, tmp_path, change), workshop.checkpoint(scheme, "untied")
+    )
+    assert compared.different == (LAYER,)
+
+
+def raise_the_static_scale(model: ir.Model, places: dict[str, Any]) -> None:
+    first = places[SHARING]["codes"].replace(".codes", ".input_scale")
+    value = model.graph.initializers[first]
+    assert value.const_value is not None
+    larger = np.nextafter(value.const_value.numpy(), np.float32(np.inf), dtype=np.float32)
+    value.const_value = ir.tensor(larger, name=value.name)
+
+
+def scale_by_another(model: ir.Model, places: dict[str, Any]) -> None:
+    scales = model.graph.initializers[places[LAYER]["scales"]]
+    donor = model.graph.initializers[places[other(LAYER)]["scales"]]
+    for node, index in scales.uses():
+        node.replace_input_with(index, donor)
+
+
+def shift_the_input(model: ir.Model, places: dict[str, Any]) -> None:
+    node = user_of(model, places, LAYER)
+    rounding = node.inputs[0].producer()  # type: ignore[union-attr]
+    assert rounding is not None
+    assert rounding.op_type == "QuantizeLinear"
+    zero = ir.val("moved", const_value=ir.tensor(np.array(3, np.uint8), name="moved"))
+    model.graph.register_initializer(zero)
+    rounding.replace_input_with(2, zero)
+
+
+@pytest.mark.parametrize("change", [raise_the_static_scale, scale_by_another, shift_the_input])
+def test_a_static_layer_that_rounds_or_scales_otherwise_is_found_and_named(
+    workshop: Any, change: Change, tmp_path: Path
+) -> None:
+    scheme = SCHEMES["w8a8-static"]
+    exported = workshop.export(scheme, "integer", "untied")
+    compared = codes.compare(
+        rewritten(exported, tmp_path, change), workshop.checkpoint(scheme, "untied")
+    )
+    assert LAYER in compared.different
+    assert set(compared.different) <= {LAYER, SHARING}
+
+
 @pytest.mark.parametrize(("scheme", "lowering"), PAIRS)
 def test_another_checkpoint_is_not_the_same(workshop: Any, scheme: Scheme, lowering: str) -> None:
     def build() -> Any:
@@ -157,10 +274,10 @@ def test_another_checkpoint_is_not_the_same(workshop: Any, scheme: Scheme, lower
         return model
 
     workshop.adopt("negated", build)
-    other = workshop.checkpoint(scheme, "negated")
-    compared = codes.compare(workshop.export(scheme, lowering, "untied"), other)
+    negated = workshop.checkpoint(scheme, "negated")
+    compared = codes.compare(workshop.export(scheme, lowering, "untied"), negated)
     assert not compared.equal
-    assert compared.different == tuple(checkpoint.load_codes(other))
+    assert compared.different == tuple(checkpoint.load_codes(negated))
 
 
 def test_nothing_compared_is_not_equal(workshop: Any) -> None:

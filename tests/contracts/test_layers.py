@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torchao.quantization import Int8Tensor, PerRow, PerTensor
 from torchao.quantization.quant_primitives import (
     MappingType,
     choose_qparams_affine,
@@ -27,14 +28,33 @@ from torchao.quantization.quant_primitives import (
 from quantship.exporters import decoder
 from quantship.exporters.lowering import Lowering, reject
 from quantship.quant import checkpoint
-from quantship.quant.modules import formats
-from quantship.quant.numerics import Codes, code_range
-from quantship.quant.scheme import SCHEMES, Scheme, WeightFormat
+from quantship.quant.layers import formats
+from quantship.quant.numerics import Codes, Grid, code_range
+from quantship.quant.scheme import SCHEMES, ActivationFormat, Scheme, WeightFormat
 
 Array = NDArray[Any]
 
-INTEGER = [scheme for scheme in SCHEMES.values() if reject(scheme, "integer") is None]
-NBITS = [scheme for scheme in SCHEMES.values() if reject(scheme, "nbits") is None]
+FURTHER = (
+    Scheme(
+        name="symmetric per tensor",
+        weight=WeightFormat(bits=8),
+        activation=ActivationFormat(granularity="per_tensor", symmetric=True),
+    ),
+    Scheme(
+        name="static symmetric, one scale a matrix",
+        weight=WeightFormat(bits=8, granularity="per_tensor"),
+        activation=ActivationFormat(granularity="per_tensor", ranges="static", symmetric=True),
+    ),
+    Scheme(
+        name="asymmetric weights",
+        weight=WeightFormat(bits=5, symmetric=False),
+        activation=ActivationFormat(),
+        embedding=WeightFormat(bits=4, group_size=16, symmetric=False),
+    ),
+)
+QUANTIZED = (*SCHEMES.values(), *FURTHER)
+INTEGER = [scheme for scheme in QUANTIZED if reject(scheme, "integer") is None]
+NBITS = [scheme for scheme in QUANTIZED if reject(scheme, "nbits") is None]
 LAYERS = ("attn/qkv_proj", "attn/o_proj", "mlp/gate_proj", "mlp/up_proj", "mlp/down_proj")
 
 
@@ -72,28 +92,48 @@ def inputs(width: int) -> Array:
     return np.stack(rows).astype(np.float32)
 
 
-def torchaos_integers(values: Array) -> tuple[Array, Array, Array]:
-    """Codes, scales and zero points that torchao gives to tokens."""
+def torchaos_integers(one: Any, values: Array) -> tuple[Array, Array, Array]:
+    """Codes, scales and zero points of torchao for an input; the last two of shape (T, 1)."""
     tokens = torch.from_numpy(values)
-    block, limits = (1, values.shape[1]), {"quant_min": -128, "quant_max": 127}
-    scale, zero_point = choose_qparams_affine(
-        tokens,
-        MappingType.ASYMMETRIC,
-        block,
-        torch.int8,
-        zero_point_dtype=torch.int8,
-        **limits,
-    )
-    quantized = quantize_affine(tokens, block, scale, zero_point, torch.int8, **limits)
-    return quantized.numpy(), scale.numpy(), zero_point.numpy()
+    fmt: ActivationFormat = one.activation
+    mapping = MappingType.SYMMETRIC if fmt.symmetric else MappingType.ASYMMETRIC
+    if fmt.granularity == "per_token" and not fmt.symmetric:
+        block, limits = (1, values.shape[1]), {"quant_min": -128, "quant_max": 127}
+        scale, zero_point = choose_qparams_affine(
+            tokens,
+            mapping,
+            block,
+            torch.int8,
+            zero_point_dtype=torch.int8,
+            **limits,
+        )
+        quantized = quantize_affine(tokens, block, scale, zero_point, torch.int8, **limits)
+    else:
+        granularity = PerRow() if fmt.granularity == "per_token" else PerTensor()
+        grid: list[Any] = [None, None]
+        if one.input_grid is not None:
+            zero = one.input_grid.zero
+            grid = [one.input_grid.scale.view(1, 1), None if zero is None else zero.view(1, 1)]
+        found = Int8Tensor.from_hp(tokens, granularity, mapping, *grid)
+        quantized, scale, zero_point = found.qdata, found.scale, found.zero_point
+    columns = (part.reshape(-1, 1).expand(len(values), 1) for part in (scale, zero_point))
+    scale, zero_point = columns
+    return quantized.numpy(), scale.numpy(), zero_point.numpy().astype(np.int64)
 
 
 def product_of_integers(one: Any, values: Array) -> Array:
     """Output of a layer with its input quantized by torchao, summed in 64-bit integers: (T, O)."""
-    quantized, scale, zero_point = torchaos_integers(values)
-    sums = (quantized.astype(np.int64) - zero_point[:, None]) @ one.codes_OI.T
-    product: Array = sums.astype(np.float32) * (scale[:, None] * one.scale_OG[:, 0])
+    quantized, scale, zero_point = torchaos_integers(one, values)
+    sums = (quantized.astype(np.int64) - zero_point) @ one.codes_OI.T
+    product: Array = sums.astype(np.float32) * (scale * one.scale_OG[:, 0])
     return product
+
+
+def integer_inputs(one: Any) -> Array:
+    """Tokens of all kinds; where they share a range, not so many that one sets it for all."""
+    values = inputs(one.width)
+    shared = one.activation.granularity == "per_tensor"
+    return values[:14] if shared else values
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -104,15 +144,20 @@ def test_integer_layers_quantize_their_input_as_torchao_does(
     one = cut_layer(
         workshop.export(scheme, "integer", "untied"), workshop.checkpoint(scheme, "untied"), name
     )
-    values = inputs(one.width)
-    unsigned, scale, shift = one.run(
-        values, *(f"{one.input}/tokens/{part}" for part in ("codes", "scale", "shift"))
-    )
-    expected, expected_scale, expected_zero_point = torchaos_integers(values)
+    values = integer_inputs(one)
+    (unsigned,) = one.run(values, f"{one.quantized}/codes")
+    expected, expected_scale, expected_zero_point = torchaos_integers(one, values)
     assert unsigned.dtype == np.uint8
+    assert len(np.unique(unsigned)) > 50
     assert np.array_equal(unsigned.astype(np.int64) - 128, expected)
-    assert np.array_equal(scale[:, 0].view(np.int32), expected_scale.view(np.int32))
-    assert np.array_equal(-shift[:, 0] - 128, expected_zero_point)
+    if one.input_grid is None:
+        (scale,) = one.run(values, f"{one.quantized}/scale")
+        found = np.broadcast_to(scale.reshape(-1, 1), expected_scale.shape)
+        assert np.array_equal(found, expected_scale)
+    if one.input_grid is None and not one.activation.symmetric:
+        (shift,) = one.run(values, f"{one.quantized}/shift")
+        found = np.broadcast_to(-shift.reshape(-1, 1) - 128, expected_zero_point.shape)
+        assert np.array_equal(found, expected_zero_point)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -123,7 +168,7 @@ def test_integer_layers_add_up_exactly(
     one = cut_layer(
         workshop.export(scheme, "integer", "untied"), workshop.checkpoint(scheme, "untied"), name
     )
-    values = inputs(one.width)
+    values = integer_inputs(one)
     (output,) = one.run(values)
     expected = product_of_integers(one, values)
     assert output.shape == expected.shape
@@ -153,14 +198,21 @@ def float_rounding(one: Any, values: Array) -> Array:
 
     Inputs too small for a scale that is a normal number may count as zero.
     """
-    sizes = replace(one, codes_OI=np.abs(one.codes_OI))
+    sizes = replace(one, codes_OI=np.abs(one.codes_OI) + one.largest_zero)
     smallest = np.full(one.width, 127 * np.finfo(np.float32).smallest_normal)
     rounding: Array = 1e-5 * sizes.exact(np.abs(values)) + sizes.exact(smallest[None])
     return rounding
 
 
-@pytest.mark.parametrize("name", [*LAYERS, "lm_head"])
-@pytest.mark.parametrize("scheme", NBITS, ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    ("scheme", "name"),
+    [
+        pytest.param(scheme, name, id=f"{scheme.name}-{name}")
+        for scheme in NBITS
+        for name in (*LAYERS, "lm_head")
+        if name != "lm_head" or scheme.embedding is not None
+    ],
+)
 def test_nbits_layers_are_off_by_the_rounding_of_their_input_at_most(
     workshop: Any, cut_layer: Any, scheme: Scheme, name: str
 ) -> None:
@@ -186,8 +238,12 @@ def extreme_codes(shape: tuple[int, int], fmt: WeightFormat) -> Codes:
         [column >= 0, column < 0, column % 2 == 0, column < width // 2, column % 4 < 2]
     )
     patterns = torch.where(is_high, high, low).to(torch.int8)
-    scales = torch.full((num_out, width // (fmt.group_size or width)), 0.01)
-    return Codes(patterns[torch.arange(num_out) % len(patterns)], scales)
+    codes_OI = patterns[torch.arange(num_out) % len(patterns)]
+    scale = torch.full((num_out, width // (fmt.group_size or width)), 0.01).bfloat16().float()
+    if fmt.symmetric:
+        return Codes(codes_OI, scale)
+    zero = torch.where(torch.arange(scale.numel()) % 3 == 0, low, high).view(scale.shape)
+    return Codes(codes_OI, scale, zero.to(torch.int8))
 
 
 @pytest.fixture(scope="module")
@@ -200,11 +256,17 @@ def extreme(
     def source(scheme: Scheme) -> Path:
         path: Path = tmp_path_factory.mktemp("extreme")
         model = workshop.model("untied")
+        found = formats(model, scheme)
         codes_by_name = {
-            name: extreme_codes(tuple(model.get_parameter(f"{name}.weight").shape), fmt)
-            for name, (fmt, _) in formats(model, scheme).items()
+            name: extreme_codes(tuple(model.get_parameter(f"{name}.weight").shape), format.weight)
+            for name, format in found.items()
         }
-        checkpoint.save(model, scheme, codes_by_name, path)
+        grids = {
+            name: Grid(torch.full((1, 1, 1), 1 / 127.5))
+            for name, format in found.items()
+            if format.activation is not None and format.activation.ranges == "static"
+        }
+        checkpoint.save(model, found, codes_by_name, grids, path)
         tiny_tokenizer.save_pretrained(path)
         return path
 
@@ -231,20 +293,23 @@ def extreme_inputs(width: int) -> Array:
     return np.stack([size * row for row in rows for size in (1.0, 0.003, 1e4)]).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", [*LAYERS, "lm_head"])
 @pytest.mark.parametrize(
-    ("scheme", "lowering"),
-    [(scheme, "integer") for scheme in INTEGER] + [(scheme, "nbits") for scheme in NBITS],
-    ids=lambda value: getattr(value, "name", value),
+    ("scheme", "lowering", "name"),
+    [
+        pytest.param(scheme, lowering, name, id=f"{scheme.name}-{lowering}-{name}")
+        for lowering, schemes in (("integer", INTEGER), ("nbits", NBITS))
+        for scheme in schemes
+        for name in (*LAYERS, "lm_head")
+        if name != "lm_head" or scheme.embedding is not None
+    ],
 )
 def test_sums_of_extreme_codes_do_not_saturate(
     extreme: Any, cut_layer: Any, scheme: Scheme, lowering: Lowering, name: str
 ) -> None:
     exported, source = extreme(scheme, lowering)
     one = cut_layer(exported, source, name)
-    fmt = scheme.embedding if name == "lm_head" else scheme.weight
-    assert fmt is not None
-    assert set(np.unique(one.codes_OI)) == set(code_range(fmt.bits))
+    if scheme.weight.symmetric:
+        assert len(np.unique(one.codes_OI)) == 2
     values = extreme_inputs(one.width)
     (output,) = one.run(values)
     # Symmetric rounding puts inputs of one size on its grid; the asymmetric one has its own grid.

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
 import onnxruntime_genai as og
 import pytest
 
@@ -22,7 +24,10 @@ EXPORTS = {
     "float": (None, "float"),
     "w8a8-integer": ("w8a8", "integer"),
     "w8a8-nbits": ("w8a8", "nbits"),
+    "w8a8-symmetric-integer": ("w8a8-symmetric", "integer"),
+    "w8a8-static-integer": ("w8a8-static", "integer"),
     "w4a16-g32-nbits": ("w4a16-g32", "nbits"),
+    "w4a16-g32-asymmetric-nbits": ("w4a16-g32-asymmetric", "nbits"),
 }
 CHECKPOINTS = (None, "w8a8", "w8a16", "w4a16-g32")
 exports = pytest.mark.parametrize("export", EXPORTS)
@@ -146,6 +151,26 @@ def test_a_cache_that_grows_gives_the_same_tokens_as_one_in_place(
     for prompt in PROMPTS:
         in_place = greedy(open_runtime(path), prompt, NEW_TOKENS)
         assert greedy(open_runtime(growing), prompt, NEW_TOKENS) == in_place
+
+
+@pytest.mark.parametrize("scheme", ["w4a16-g32", "w4a16-g128"])
+def test_narrow_scales_are_widened_once_and_for_all(
+    workshop: Any, scheme: str, tmp_path: Path
+) -> None:
+    """What onnxruntime makes of the model when it loads it has no cast left to run."""
+    stored = workshop.export(SCHEMES[scheme], "nbits", "tied") / "model.onnx"
+    casts = [node for node in ir.load(stored).graph if node.op_type == "Cast"]
+    narrow = [node for node in casts if node.inputs[0].dtype == ir.DataType.BFLOAT16]  # type: ignore[union-attr]
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
+    loaded = ir.load(tmp_path / "loaded.onnx").graph
+    products = [node for node in loaded if node.op_type == "MatMulNBits"]
+    grouped = [node for node in products if node.inputs[2].name in loaded.initializers]  # type: ignore[union-attr]
+    assert len(products) == len(grouped) == 2 * 5 + 1
+    assert len([node for node in loaded if node.op_type == "Cast"]) == len(casts) - len(narrow)
+    assert narrow
 
 
 def test_torch_and_onnxruntime_say_the_same_of_a_float_model(workshop: Any) -> None:

@@ -8,10 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from transformers import OPTConfig, OPTForCausalLM
+import torch
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    OPTConfig,
+    OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+)
 
 from quantship.artifact import digest_file
 from quantship.errors import QuantshipError
@@ -20,6 +29,10 @@ from quantship.exporters.decoder import MODEL_FILE, export
 from quantship.exporters.hooks import HOOKED
 from quantship.exporters.lowering import Lowering
 from quantship.quant.checkpoint import load_codes
+from quantship.quant.convert import convert
+from quantship.quant.modules import prepare_qat
+from quantship.quant.scheme import SCHEMES, ActivationFormat, Override, Scheme, WeightFormat
+from quantship.runtimes.base import open_runtime
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -127,6 +140,123 @@ def test_heads_that_onnxruntime_cannot_run_are_refused(
     with nothing_left_behind(), pytest.raises(QuantshipError, match="multiple of 16") as caught:
         export(source, "nbits", "w8a8", tmp_path)
     assert "have 24" in str(caught.value)
+
+
+MIXED = Scheme(
+    name="mixed",
+    weight=WeightFormat(bits=8),
+    activation=ActivationFormat(),
+    embedding=None,
+    overrides=(
+        Override(layers="*.layers.0.self_attn.k_proj", weight=WeightFormat(bits=4, group_size=32)),
+        Override(layers="*.layers.1.mlp.down_proj", weight=None),
+        Override(
+            layers="*.layers.1.mlp.up_proj",
+            weight=WeightFormat(bits=8),
+            activation=ActivationFormat(granularity="per_tensor"),
+        ),
+    ),
+)
+
+
+def test_layers_of_several_formats_are_each_what_they_are(
+    make_checkpoint: Any, tmp_path: Path
+) -> None:
+    source = make_checkpoint(MIXED)
+    facts = export(source, "integer", "mixed", tmp_path)
+    assert facts["num_quantized"] == 13
+    graph = ir.load(tmp_path / MODEL_FILE).graph
+    named = {
+        str(node.outputs[0].name).split("/output_0")[0].removeprefix("/model/layers."): node.op_type
+        for node in graph
+        if node.op_type in ("MatMul", "MatMulInteger", "MatMulNBits")
+    }
+    attention = {"0/attn/qkv_proj/MatMul", "1/attn/qkv_proj/MatMul"}
+    assert attention & named.keys() == {"1/attn/qkv_proj/MatMul"}  # layer 0 has two formats
+    assert named["0/attn/q_proj/MatMul"] == named["1/attn/qkv_proj/MatMul"] == "MatMulInteger"
+    assert named["0/attn/k_proj/MatMul"] == "MatMulNBits"
+    assert named["1/mlp/down_proj/MatMul"] == "MatMul"
+    # The attention of layer 1 is not fed with the keys of layer 0.
+    fused = [node for node in graph if node.op_type == "GroupQueryAttention"]
+    assert [bool(node.inputs[1] and node.inputs[1].name) for node in fused] == [True, False]
+    arithmetic = facts["activation_arithmetic"]
+    assert isinstance(arithmetic, str)
+    majority, tensor, block = sorted(arithmetic.split("; "), key=arithmetic.index)
+    assert "a token, as in training (11 of 13 layers)" in majority
+    assert {"(1 of 13 layers)" in part for part in (tensor, block)} == {True}
+    assert "a tensor" in tensor + block
+    assert "block of input features" in tensor + block
+
+
+def test_a_static_range_is_never_dropped(make_checkpoint: Any, tmp_path: Path) -> None:
+    static = ActivationFormat(granularity="per_tensor", ranges="static")
+    source = make_checkpoint(Scheme(name="s", weight=WeightFormat(bits=8), activation=static))
+    with nothing_left_behind(), pytest.raises(QuantshipError, match="static input range"):
+        export(source, "nbits", "s", tmp_path)
+
+
+def saved(model: Any, tokenizer: Any, path: Path, scheme: Scheme | None) -> Path:
+    path.mkdir()
+    if scheme is None:
+        model.save_pretrained(path)
+    else:
+        convert(prepare_qat(model.eval(), scheme), path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def test_layers_that_the_builder_takes_apart_are_refused(
+    tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    config = Phi3Config(
+        vocab_size=288,
+        hidden_size=96,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=6,
+        max_position_embeddings=256,
+        original_max_position_embeddings=256,
+        pad_token_id=0,
+        eos_token_id=3,
+    )
+    source = saved(Phi3ForCausalLM(config), tiny_tokenizer, tmp_path / "source", SCHEMES["w8a8"])
+    out = tmp_path / "out"
+    out.mkdir()
+    with nothing_left_behind(), pytest.raises(QuantshipError, match="not taken apart") as caught:
+        export(source, "integer", "w8a8", out)
+    assert "override" in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", [None, SCHEMES["w8a8-linear"]], ids=["float", "w8a8-linear"])
+def test_gemma_3_keeps_its_two_rotations_its_windows_and_its_embedding_scale(
+    tiny_tokenizer: Any, tmp_path: Path, scheme: Scheme | None
+) -> None:
+    config = Gemma3TextConfig(
+        vocab_size=288,
+        hidden_size=96,
+        intermediate_size=160,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=256,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=3,
+    )
+    torch.manual_seed(0)
+    source = saved(Gemma3ForCausalLM(config), tiny_tokenizer, tmp_path / "source", scheme)
+    out = tmp_path / "out"
+    out.mkdir()
+    export(source, "float" if scheme is None else "integer", scheme and scheme.name, out)
+    tokens = np.random.default_rng(0).integers(4, 260, (2, 48))  # three windows long
+    ours, theirs = (
+        open_runtime(path).logits(tokens, np.ones_like(tokens)) for path in (out, source)
+    )
+    noise = np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std()
+    assert noise < (1e-5 if scheme is None else 0.01)
 
 
 def test_metadata_of_models_from_elsewhere_is_empty() -> None:

@@ -11,12 +11,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from quantship.algorithms import rtn
 from quantship.exporters import codes
 from quantship.exporters.decoder import MODEL_FILE, export
 from quantship.exporters.lowering import Lowering
+from quantship.quant.checkpoint import load_codes
 from quantship.quant.convert import convert
-from quantship.quant.scheme import Scheme, WeightFormat
+from quantship.quant.modules import prepare_qat
+from quantship.quant.scheme import SCHEMES, ActivationFormat, Scheme, WeightFormat
 from quantship.runtimes.base import Logits, open_runtime
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,6 +38,12 @@ DIMENSIONS = {
         "tied": False,
     },
 }
+W8A8 = SCHEMES["w8a8"]
+W4A8 = Scheme(name="w4a8 by rows", weight=WeightFormat(bits=4), activation=ActivationFormat())
+ASYMMETRIC = W4A8.model_copy(
+    update={"name": "asymmetric", "weight": WeightFormat(bits=4, symmetric=False)}
+)
+schemes = pytest.mark.parametrize("scheme", [W8A8, W4A8, ASYMMETRIC], ids=lambda one: one.name)
 
 
 def logits(path: Path) -> Logits:
@@ -45,13 +52,13 @@ def logits(path: Path) -> Logits:
 
 
 @pytest.mark.parametrize("lowering", ["nbits", "integer"])
-@pytest.mark.parametrize("scheme", ["w8a8", "w4a8"])
+@schemes
 @pytest.mark.parametrize("dimensions", DIMENSIONS.values(), ids=DIMENSIONS)
 def test_odd_widths_keep_codes_and_logits(
-    make_checkpoint: Any, dimensions: Any, scheme: str, lowering: Lowering, tmp_path: Path
+    make_checkpoint: Any, dimensions: Any, scheme: Scheme, lowering: Lowering, tmp_path: Path
 ) -> None:
     source = make_checkpoint(scheme, **dimensions)
-    export(source, lowering, scheme, tmp_path)
+    export(source, lowering, scheme.name, tmp_path)
     compared = codes.compare(tmp_path, source)
     assert compared.equal
     assert compared.tensors_compared == 15 + (not dimensions.get("tied", True))
@@ -59,30 +66,32 @@ def test_odd_widths_keep_codes_and_logits(
     assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.03 * theirs.std()
 
 
-@pytest.mark.parametrize(("scheme", "zero"), [("w8a8", 128), ("w4a8", 0x88)])
+@schemes
 def test_padding_is_whole_blocks_of_zeros(
-    make_checkpoint: Any, scheme: str, zero: int, tmp_path: Path
+    make_checkpoint: Any, scheme: Scheme, tmp_path: Path
 ) -> None:
-    dimensions = DIMENSIONS["feed-forward 99"]
-    export(make_checkpoint(scheme, **dimensions), "nbits", scheme, tmp_path)
+    source = make_checkpoint(scheme, **DIMENSIONS["feed-forward 99"])
+    export(source, "nbits", scheme.name, tmp_path)
     model = ir.load(tmp_path / MODEL_FILE)
     place = codes.metadata(model)["places"]["model.layers.0.mlp.down_proj"]
     assert place["in_features"] == 99
     value = model.graph.initializers[place["codes"]].const_value
     assert value is not None
     packed = value.numpy()
-    bits = 8 if scheme == "w8a8" else 4
+    bits = scheme.weight.bits
     assert packed.shape == (48, 7, 16 * bits // 8)  # 7 blocks of 16 hold 99 features
-    rows = packed.reshape(48, -1)
-    first_whole = -(-99 * bits // 8)  # the byte after the one that code 98 may share
-    assert (rows[:, first_whole:] == zero).all()
+    codes_OI = packed.reshape(48, -1)
     if bits == 4:
-        assert (rows[:, first_whole - 1] >> 4 == 8).all()
+        codes_OI = np.stack((codes_OI & 15, codes_OI >> 4), axis=-1).reshape(48, -1)
+    zero_OG = load_codes(source)["model.layers.0.mlp.down_proj"].codes.zero_OG
+    zero_O1 = np.zeros((48, 1), np.int8) if zero_OG is None else zero_OG.numpy()
+    assert (codes_OI[:, 99:] == zero_O1.astype(int) + (1 << (bits - 1))).all()
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_padded_embedding_is_looked_up_without_its_padding(
-    tiny_tokenizer: Any, bits: int, tmp_path: Path
+    tiny_tokenizer: Any, bits: int, symmetric: bool, tmp_path: Path
 ) -> None:
     config = LlamaConfig(
         vocab_size=288,
@@ -94,12 +103,13 @@ def test_a_padded_embedding_is_looked_up_without_its_padding(
         head_dim=16,
         tie_word_embeddings=True,
     )
-    scheme = Scheme(name="s", weight=WeightFormat(bits=8), embedding=WeightFormat(bits=bits))
+    embedding = WeightFormat(bits=bits, symmetric=symmetric)
+    scheme = Scheme(name="s", weight=WeightFormat(bits=8), embedding=embedding)
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
     out.mkdir()
     torch.manual_seed(0)
-    convert(LlamaForCausalLM(config), scheme, rtn.quantize, source)
+    convert(prepare_qat(LlamaForCausalLM(config), scheme), source)
     tiny_tokenizer.save_pretrained(source)
     export(source, "nbits", "s", out)
     assert codes.compare(out, source).equal
