@@ -44,10 +44,13 @@ def is_onnx(row: ModelRow) -> bool:
 def float_reference(report: Report, row: ModelRow) -> ModelRow | None:
     """The float model of the same runtime that a quantized row is measured against.
 
-    That is the nearest above it in the report, else the nearest below; None for a float row. It
-    is the recipe's own rule: a step starts from the nearest float model before it.
+    That is the one it was made from; None where it is not among them, and for a float row. Of a
+    row that does not say, it is the nearest above it in the report, else the nearest below.
     """
-    return _nearest_float(report, row, lambda _: True)
+    source = row.float_source
+    return _nearest_float(
+        report, row, lambda other: source is None or source in (other.name, other.float_source)
+    )
 
 
 def perplexity_change(report: Report, row: ModelRow) -> float | None:
@@ -86,7 +89,7 @@ def warnings(report: Report) -> list[str]:
 
 def headlines(report: Report) -> list[Headline]:
     """The few numbers that sum a run up; those that were not measured are left out."""
-    makers = (_best_compression, _best_perplexity, _best_decode, _codes)
+    makers = (_best_compression, _best_perplexity, _best_decode, _best_recovery, _codes)
     return [headline for make in makers if (headline := make(report)) is not None]
 
 
@@ -146,6 +149,24 @@ def _best_decode(report: Report) -> Headline | None:
     return Headline(
         "Best ONNX decode speedup", formatting.ratio(value), detail + _price(report, row)
     )
+
+
+def _best_recovery(report: Report) -> Headline | None:
+    """The QAT model that recovered the largest share for sure: at the interval's lower end.
+
+    Of a small loss the share is large by chance as often as not.
+    """
+    known = [(entry.recovered.share, entry) for entry in report.recovery]
+    shares = [(share, entry) for share, entry in known if share is not None]
+    if not shares:
+        return None
+    share, entry = max(shares, key=lambda pair: pair[0].low)
+    detail = f"{entry.qat.name} of what {entry.ptq.name} lost, "
+    detail += f"interval {formatting.share_range(share.low, share.high)}"
+    control = entry.control.recovered.share if entry.control is not None else None
+    if control is not None:
+        detail += f"; {formatting.share(control.value)} against a control in float"
+    return Headline("Best share of loss recovered", formatting.share(share.value), detail)
 
 
 def _best(

@@ -56,6 +56,29 @@ def data_tables(report: Report) -> list[FactTable]:
     return tables
 
 
+def routes_table(report: Report) -> FactTable | None:
+    """One row another route to a model's integers; None where none was tried."""
+    if not report.routes:
+        return None
+    header = ("Model", "Route", "Held against", "Codes equal", "Matrices equal", "Perplexity")
+    return FactTable(
+        header,
+        tuple(
+            (
+                route.model,
+                route.route,
+                route.reference,
+                "all, and scales" if route.codes_equal else f"{route.share_of_codes_equal:.2%}",
+                f"{route.tensors_compared - route.tensors_different} of {route.tensors_compared}",
+                formatting.DASH
+                if route.perplexity is None
+                else formatting.number(route.perplexity),
+            )
+            for route in report.routes
+        ),
+    )
+
+
 def training_table(report: Report) -> FactTable | None:
     """One row a training; None where nothing was trained."""
     if not report.training:

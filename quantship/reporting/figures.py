@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from quantship.reporting import formatting, labels, svg
+from quantship.reporting import canvas, formatting, labels, svg
+from quantship.reporting.canvas import Drawing
 from quantship.reporting.comparison import float_reference, is_onnx, runtime, speed_ratio
 from quantship.reporting.schema import ModelRow, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-WIDTH_PT = 680
 DASHES = ("-", "--", ":", "-.")
 FEW_POINTS = 12
 LOG_RANGE = 4.0
 PALE = 0.4
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A finished figure.
-
-    Args:
-        title: What it is, in a few words.
-        caption: How to read it.
-        svg: One ``<svg>`` element, to be put into a page as it stands.
-    """
-
-    title: str
-    caption: str
-    svg: str
 
 
 def draw(report: Report) -> list[Drawing]:
@@ -56,7 +39,7 @@ def accuracy_against_size(report: Report) -> Drawing | None:
         return None
     points = {id(row): (row.size_bytes / formatting.MB, _perplexity(row)) for row in rows}
     perplexities = [perplexity for _, perplexity in points.values()]
-    figure, axes = _canvas(height_pt=360)
+    figure, axes = canvas.axes(height_pt=360)
     spread = max(perplexities) / min(perplexities)
     if spread > LOG_RANGE:
         _log_axis(axes, decades=math.log10(spread))
@@ -103,7 +86,7 @@ def speed_by_runtime(report: Report) -> Drawing | None:
     ]
     if not bars:
         return None
-    figure, axes = _canvas(height_pt=96 + 40 * len(bars))
+    figure, axes = canvas.axes(height_pt=96 + 40 * len(bars))
     for place, (row, prefill, decode) in enumerate(bars):
         colour = _colour(report, row.group)
         for offset, value, alpha in ((-0.18, prefill, PALE), (0.18, decode, 1.0)):
@@ -145,7 +128,7 @@ def loss_curves(report: Report) -> Drawing | None:
     curves = [curve for curve in report.training if curve.points]
     if not curves:
         return None
-    figure, axes = _canvas(height_pt=300)
+    figure, axes = canvas.axes(height_pt=300)
     seen: dict[str, int] = {}
     for curve in curves:
         turn = seen.setdefault(curve.stage, 0)
@@ -163,7 +146,7 @@ def loss_curves(report: Report) -> Drawing | None:
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("training loss, nats a token")
-    _put_legend(axes, axes.get_lines(), [curve.step for curve in curves])
+    canvas.legend(axes, axes.get_lines(), [curve.step for curve in curves])
     title = "Training loss"
     spoken = "; ".join(
         f"{curve.step}: from {formatting.number(curve.points[0].loss)} to "
@@ -201,23 +184,6 @@ def _colour(report: Report, name: str) -> str:
     return svg.PALETTE[colours(report)[name]][0]
 
 
-def _canvas(height_pt: float) -> tuple[Figure, Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH_PT / 72, height_pt / 72), dpi=72, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_axisbelow(True)
-    axes.grid(color=svg.FAINT, lw=0.6, alpha=0.6)
-    axes.tick_params(labelsize=9.5, color=svg.FAINT, labelcolor=svg.INK)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(svg.FAINT)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set(color=svg.INK, size=10)
-    return figure, axes
-
-
 def _log_axis(axes: Axes, decades: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -246,30 +212,11 @@ def _legend(report: Report, axes: Axes, rows: Sequence[ModelRow]) -> None:
         if those:
             names = ", ".join(dict.fromkeys(runtime(row) for row in those))
             entries[names] = Line2D([], [], **_marker(those[0], svg.INK))
-    _put_legend(axes, list(entries.values()), list(entries))
+    canvas.legend(axes, list(entries.values()), list(entries))
 
 
 def _bar_legend(axes: Axes) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=svg.INK, alpha=PALE, lw=0), Patch(color=svg.INK, lw=0)]
-    _put_legend(axes, patches, ["prefill", "decode"])
-
-
-def _put_legend(axes: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """A row of names above the plot; a leading underscore would hide a name, so it is padded."""
-    legend = axes.legend(
-        handles,
-        [f" {name}" if name.startswith("_") else name for name in names],
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=min(len(names), 6),
-        frameon=False,
-        fontsize=9.5,
-        labelcolor=svg.INK,
-        borderaxespad=0.2,
-        handletextpad=0.5,
-        columnspacing=1.4,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    canvas.legend(axes, patches, ["prefill", "decode"])

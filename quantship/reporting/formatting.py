@@ -46,6 +46,21 @@ def percent(share: float | None) -> str:
     return "99.99" if text == "100.00" and share < 1 else text
 
 
+def share(value: float) -> str:
+    """A share that may lie outside 0 to 1, in whole per cent: ``63 %``, ``-4 %``."""
+    return f"{_whole(value)} %"
+
+
+def share_range(low: float, high: float) -> str:
+    """The interval of such a share: ``55–70 %``, ``-4 to 12 %``."""
+    between = " to " if low < 0 else "–"
+    return f"{_whole(low)}{between}{_whole(high)} %"
+
+
+def _whole(value: float) -> str:
+    return f"{round(100 * value):,}"
+
+
 def number(value: float | None) -> str:
     """A plain quantity in about four digits: ``1,195,515``, ``128.4``, ``25.49``, ``1.254``."""
     if value is None:
@@ -69,6 +84,14 @@ def small(value: float | None) -> str:
     if value == 0:
         return "0"
     return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.4f}"
+
+
+def nats(value: float, low: float, high: float) -> str:
+    """A difference of losses, always signed, and its interval: ``+0.318 (0.301 to 0.335)``."""
+    ends = (f"{end:.4f}" if abs(value) < 0.01 else f"{end:.3f}" for end in (value, low, high))
+    middle, first, last = ends
+    sign = "" if middle.startswith("-") else "+"
+    return f"{sign}{middle} ({first} to {last})"
 
 
 def duration(seconds: float) -> str:

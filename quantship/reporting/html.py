@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from quantship.reporting import facts, figures, formatting, svg, table
+from quantship.reporting import (
+    facts,
+    figures,
+    formatting,
+    recovery_figure,
+    recovery_text,
+    svg,
+    table,
+)
 from quantship.reporting.comparison import headlines, warnings
 from quantship.reporting.schema import Report
 
@@ -23,9 +32,11 @@ def render(report: Report) -> str:
         units=table.UNITS,
         footnotes=table.footnotes(report),
         colours=figures.colours(report),
+        recovery=_recovery(report),
         drawings=figures.draw(report),
         palette=svg.PALETTE,
         data_tables=facts.data_tables(report),
+        routes=facts.routes_table(report),
         training=facts.training_table(report),
         environment=facts.environment(report),
         recipe_yaml=facts.recipe_yaml(report),
@@ -35,6 +46,19 @@ def render(report: Report) -> str:
         mb_statement=formatting.MB_STATEMENT,
         dash=formatting.DASH,
     )
+
+
+def _recovery(report: Report) -> dict[str, Any] | None:
+    content = recovery_text.table(report)
+    if content is None:
+        return None
+    return {
+        "title": recovery_text.TITLE,
+        "table": content,
+        "drawing": recovery_figure.draw(report),
+        "explanation": recovery_text.explanation(report),
+        "remarks": recovery_text.remarks(report),
+    }
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from quantship.reporting import facts, table
+from quantship.reporting import facts, recovery_text, table
 from quantship.reporting.comparison import headlines, warnings
 from quantship.reporting.formatting import MB_STATEMENT, duration
 from quantship.reporting.schema import Report
@@ -24,6 +24,8 @@ def render(report: Report) -> str:
         "## Models",
         _models(report),
         _bullets(table.footnotes(report)),
+        *_recovery(report),
+        *_routes(report),
         "## Data",
         *(_table(item) for item in facts.data_tables(report)),
         *_training(report),
@@ -71,6 +73,24 @@ def _models(report: Report) -> str:
 def _cell(cell: table.Cell) -> str:
     text = escape(cell.text) + (f" ({escape(cell.note)})" if cell.note else "")
     return f"⚠️ **{text}**" if cell.alarm else text
+
+
+def _recovery(report: Report) -> list[str]:
+    content = recovery_text.table(report)
+    if content is None:
+        return []
+    return [
+        f"## {recovery_text.TITLE}",
+        _bullets(recovery_text.sentences(report)),
+        _table(content),
+        escape(recovery_text.explanation(report)),
+        _bullets(recovery_text.remarks(report)),
+    ]
+
+
+def _routes(report: Report) -> list[str]:
+    routes = facts.routes_table(report)
+    return ["## Other routes to the integers", _table(routes)] if routes else []
 
 
 def _training(report: Report) -> list[str]:

@@ -1,5 +1,7 @@
 """What ``report.json`` holds, field by field; ``schema.json`` beside it is made from this file.
 
+What it holds of QAT's worth is in ``recovery_schema``.
+
 Numbers that were not measured are null, never NaN or infinite. Add fields freely; raise
 ``schema_version`` when one is renamed, removed or changes its meaning.
 """
@@ -8,19 +10,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AwareDatetime, Field, JsonValue, model_validator
 
-from quantship.frozen import Frozen
-
-Count = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(Frozen):
-    """A part of the report; refuses NaN and infinity, which JSON cannot hold."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
+from quantship.reporting.recovery_schema import Recovery
+from quantship.reporting.routes import Route
+from quantship.reporting.section import Amount, Count, Section, Share
 
 
 class Environment(Section):
@@ -120,6 +114,8 @@ class ModelRow(Section):
     """Directory or file, relative to the artifacts root."""
     scheme: str | None = None
     """Quantization scheme; null: not quantized."""
+    float_source: str | None = None
+    """Float model, as a checkpoint, that its weights come from; null: not recorded."""
     size_bytes: Count
     """Bytes of the weights on disk."""
     compression: Amount | None = None
@@ -193,6 +189,10 @@ class Report(Section):
     """One row a model and runtime, in the order of the recipe."""
     training: list[TrainingCurve]
     """One entry a training, in the order of the recipe."""
+    recovery: list[Recovery] = Field(default_factory=list)
+    """One entry a QAT model that has a PTQ twin and was evaluated, in the order of the recipe."""
+    routes: list[Route] = Field(default_factory=list)
+    """One entry for each other route to a model's integers that the recipe has tried."""
     notes: list[str]
     """What a reader should know before trusting a number."""
 

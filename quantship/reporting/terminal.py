@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from quantship.reporting import recovery_text
 from quantship.reporting import table as model_table
 from quantship.reporting.comparison import warnings
 from quantship.reporting.formatting import MB_STATEMENT
@@ -13,6 +14,7 @@ from quantship.reporting.schema import Report
 
 LOUD = "bold white on red"
 QUIET = "dim"
+LEGIBLE = "not dim"
 
 # Two columns of the report share one here, one above the other: fourteen side by side would
 # need 150 characters.
@@ -66,6 +68,8 @@ def _caption(report: Report) -> Text:
         f"{MB_STATEMENT}. Changes and × are against the float model of the same runtime.",
         style=QUIET,
     )
+    for sentence in recovery_text.sentences(report):
+        text.append(f"\n{sentence}", style=LEGIBLE)
     for warning in warnings(report):
         text.append(f"\nWARNING: {warning}", style=LOUD)
     return text

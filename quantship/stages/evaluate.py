@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 from quantship.artifact import Facts
 from quantship.frozen import Frozen
 from quantship.job import Job
 
-REVISION = 1
+REVISION = 2
 
 
 class Settings(Frozen):
@@ -21,10 +18,14 @@ class Settings(Frozen):
 
 
 def run(job: Job) -> Facts:
-    """Metrics of the ``model`` input; parity with the ``reference`` input where there is one."""
+    """Metrics of the ``model`` input; parity with the ``reference`` input where there is one.
+
+    Writes the losses of every sequence, so that models can be compared on the same sequences.
+    """
     from datasets import load_from_disk
 
     from quantship import progress
+    from quantship.data.prepare import in_batches
     from quantship.runtimes.base import is_onnx, open_runtime
     from quantship.tasks import agreement, likelihood
 
@@ -33,10 +34,10 @@ def run(job: Job) -> Facts:
     size = min(len(dataset), settings.limit or len(dataset))
     model = job.inputs["model"].path
     runtime = open_runtime(model)
-    batches = list(_batches(dataset.select(range(size)), settings.batch_size))
-    facts: Facts = {
-        "metrics": likelihood.evaluate(runtime, progress.track(batches, "evaluating", len(batches)))
-    }
+    batches = in_batches(dataset.select(range(size)), settings.batch_size)
+    found = likelihood.evaluate(runtime, progress.track(batches, "evaluating", len(batches)))
+    likelihood.write_sequences(found.sequences, job.out)
+    facts: Facts = {"metrics": found.metrics}
     if "reference" not in job.inputs:
         return facts
     reference = job.inputs["reference"].path
@@ -53,11 +54,3 @@ def run(job: Job) -> Facts:
         compared = codes.compare(model, reference)
         parity.update(codes_equal=compared.equal, tensors_compared=compared.tensors_compared)
     return {**facts, "parity": parity}
-
-
-def _batches(dataset: Any, size: int) -> Iterator[dict[str, Any]]:
-    from quantship.data.prepare import collate
-
-    for start in range(0, len(dataset), size):
-        rows = [dataset[index] for index in range(start, min(start + size, len(dataset)))]
-        yield collate(rows, pad_token_id=0)

@@ -14,8 +14,12 @@ from typing import Any, Literal
 from quantship import hardware, models
 from quantship.artifact import Artifact
 from quantship.job import Node, Plan
-from quantship.recipe.language import Recipe
-from quantship.reporting import schema, write
+from quantship.quant.scheme import ActivationFormat
+from quantship.recipe.language import FinetuneStep, Recipe, TrainingOptions
+from quantship.reporting import recovery, schema, write
+from quantship.reporting.recovery_schema import Recovery
+from quantship.reporting.routes import Route
+from quantship.tasks import likelihood
 
 FLOAT32_BYTES = 4
 
@@ -46,6 +50,8 @@ def build(
             for node in plan.nodes
             if "training" in made[node.name].facts
         ],
+        recovery=_recovery(plan, made, recipe.seed),
+        routes=_routes(plan, made),
         notes=_notes(plan, made),
     )
 
@@ -88,6 +94,7 @@ def _row(node: Node, plan: Plan, made: Mapping[str, Artifact], root: Path) -> sc
         kind=kind,
         path=str(artifact.path.relative_to(root) if relative else artifact.path),
         scheme=node.scheme.name if node.scheme is not None else None,
+        float_source=recovery.line(plan, node)[-1].name,
         size_bytes=size,
         compression=_float32_bytes(node, plan, made) / size,
         metrics=evaluation.get("metrics"),
@@ -106,10 +113,35 @@ def _parity(node: Node, artifact: Artifact, evaluation: Mapping[str, Any]) -> sc
         return None
     facts = dict(artifact.facts["parity"])
     facts.pop("num_probe_tokens")
-    # The stage fails unless the logits are equal to the bit, so these two are exact.
-    assert facts["max_abs_logit_diff"] == 0
-    reference = f"{node.name}, fake-quantized"
-    return schema.Parity(reference=reference, top1_agreement=1.0, kl_nats=0.0, **facts)
+    return schema.Parity(reference=f"{node.name}, fake-quantized", **facts)
+
+
+def _routes(plan: Plan, made: Mapping[str, Artifact]) -> list[Route]:
+    routes: list[Route] = []
+    for node in plan.nodes:
+        found = made[node.name].facts
+        if "handoff" in found:
+            routes.append(
+                Route(
+                    model=node.name,
+                    route="two-step",
+                    reference=node.inputs["model"],
+                    **found["handoff"],
+                )
+            )
+        if node.stage == "online":
+            model = node.inputs["checkpoint"]
+            perplexity = found["metrics"]["perplexity"]
+            routes.append(
+                Route(
+                    model=model,
+                    route="online",
+                    reference=model,
+                    perplexity=perplexity,
+                    **found["codes"],
+                )
+            )
+    return routes
 
 
 def _activation_arithmetic(node: Node, artifact: Artifact) -> str | None:
@@ -120,14 +152,63 @@ def _activation_arithmetic(node: Node, artifact: Artifact) -> str | None:
         return arithmetic
     if node.scheme.activation is None:
         return "float32"
-    return "int8, asymmetric, one scale and zero point a token (dequantized)"
+    return describe_activation(node.scheme.activation)
+
+
+def describe_activation(activation: ActivationFormat) -> str:
+    """How torchao computes with inputs of this format, in words."""
+    symmetry, numbers = (
+        ("symmetric", "one scale")
+        if activation.symmetric
+        else ("asymmetric", "one scale and zero point")
+    )
+    shared = "token" if activation.granularity == "per_token" else "tensor"
+    fixed = ", fixed by calibration" if activation.ranges == "static" else ""
+    # torchao multiplies integers only where it has an integer kernel for both sides.
+    dequantized = shared == "token" and not activation.symmetric
+    how = " (dequantized)" if dequantized else ""
+    return f"int{activation.bits}, {symmetry}, {numbers} a {shared}{fixed}{how}"
+
+
+def _recovery(plan: Plan, made: Mapping[str, Artifact], seed: int) -> list[Recovery]:
+    branches = recovery.branches(plan)
+    evaluated = {
+        node.name: likelihood.read_sequences(made[f"evaluate {node.name}"].path)
+        for node in plan.nodes
+        if branches and f"evaluate {node.name}" in made
+    }
+    if not evaluated:
+        return []
+    num_tokens = next(iter(evaluated.values())).num_tokens
+    assert all((one.num_tokens == num_tokens).all() for one in evaluated.values())
+    return recovery.build(
+        branches,
+        made,
+        {name: sequences.nll_nats for name, sequences in evaluated.items()},
+        num_tokens,
+        {branch.training.name: training_method(branch.training) for branch in branches},
+        seed=seed,
+    )
+
+
+def training_method(training: Node) -> str:
+    """What a QAT step does that a plain training cannot, in the words of its settings."""
+    assert training.settings is not None
+    step: TrainingOptions = dict(training.settings)["step"]
+    chosen = []
+    for key, field in type(step).model_fields.items():
+        value = getattr(step, key)
+        default = field.get_default(call_default_factory=True)
+        if key in FinetuneStep.model_fields or key == "scheme" or value in (None, False, default):
+            continue
+        plain = isinstance(value, str | int | float) and value is not True
+        chosen.append(f"{key} {value}" if plain else key)
+    return ", ".join(chosen).replace("_", " ")
 
 
 def _float32_bytes(node: Node, plan: Plan, made: Mapping[str, Artifact]) -> int:
     """Size of the float32 model in the same kind of file: measured, else from its parameters."""
-    ancestor = node
-    while ancestor.scheme is not None or ancestor.stage == "export":
-        ancestor = plan[ancestor.inputs["model"]]
+    ancestor = recovery.line(plan, node)[-1]
     if node.stage == "export":
         for other in plan.nodes:
             if other.stage == "export" and other.scheme is None:
@@ -173,7 +254,7 @@ def _environment() -> schema.Environment:
 
 
 def _notes(plan: Plan, made: Mapping[str, Artifact]) -> list[str]:
-    notes = []
+    notes = _unknown_recoveries(plan, made)
     for split in ("train", "eval"):
         for source in made["data"].facts.get(split, {}).get("sources", []):
             if source["over_length"]:
@@ -192,3 +273,13 @@ def _notes(plan: Plan, made: Mapping[str, Artifact]) -> list[str]:
             "graphs compute all positions'."
         )
     return notes
+
+
+def _unknown_recoveries(plan: Plan, made: Mapping[str, Artifact]) -> list[str]:
+    if not any(node.stage == "evaluate" for node in plan.nodes):
+        return []
+    return [
+        f"What {branch.qat.name} recovered is not known: {branch.reference.name} was not evaluated."
+        for branch in recovery.branches(plan)
+        if f"evaluate {branch.reference.name}" not in made
+    ]

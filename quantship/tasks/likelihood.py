@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,37 @@ LARGEST_LOSS = 700.0
 """Nats a token beyond which a perplexity is no number; a uniform guess is around 10."""
 
 
-def evaluate(runtime: Runtime, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
+SEQUENCES = "sequences.json"
+"""File in an evaluation's directory that holds what ``write_sequences`` was given."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """What the loss of each evaluated sequence adds up from, in the order of the data.
+
+    Args:
+        nll_nats: ``[sequences]`` float64, negative log-likelihood summed over a sequence's tokens.
+        num_tokens: ``[sequences]`` int64, tokens of a sequence that were predicted.
+    """
+
+    nll_nats: NDArray[np.float64]
+    num_tokens: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """How well a model predicts the data, as a whole and by sequence.
+
+    Args:
+        metrics: ``perplexity``, ``token_accuracy``, ``mean_loss`` (nats a token), ``num_tokens``.
+        sequences: The sums by sequence that these come from.
+    """
+
+    metrics: dict[str, float]
+    sequences: Sequences
+
+
+def evaluate(runtime: Runtime, batches: Iterable[dict[str, Any]]) -> Likelihood:
     """Perplexity, token accuracy and mean loss over all tokens whose label is not -100.
 
     Losses are summed over tokens before they are averaged, so neither the batching nor the
@@ -30,31 +63,53 @@ def evaluate(runtime: Runtime, batches: Iterable[dict[str, Any]]) -> dict[str, f
 
     Raises:
         QuantshipError: The loss is not a number, or beyond all reason.
-
-    Returns:
-        ``perplexity``, ``token_accuracy``, ``mean_loss`` (nats a token) and ``num_tokens``.
     """
-    total_nll, hits, num_tokens = 0.0, 0, 0
+    nll_nats: list[NDArray[np.float64]] = []
+    num_tokens: list[NDArray[np.int64]] = []
+    hits = 0
     for batch in batches:
         labels = batch["labels"][:, 1:].numpy()
         logits = runtime.logits(batch["input_ids"].numpy(), batch["attention_mask"].numpy())
         kept = labels != IGNORED
         predictions, targets = logits[:, :-1][kept], labels[kept]
-        total_nll -= float(log_softmax(predictions)[np.arange(len(targets)), targets].sum())
+        nll = np.zeros(labels.shape)
+        nll[kept] = -log_softmax(predictions)[np.arange(len(targets)), targets]
+        nll_nats.append(nll.sum(axis=1))
+        num_tokens.append(kept.sum(axis=1, dtype=np.int64))
         hits += int((predictions.argmax(axis=-1) == targets).sum())
-        num_tokens += len(targets)
-    mean_loss = total_nll / num_tokens
+    sequences = Sequences(np.concatenate(nll_nats), np.concatenate(num_tokens))
+    total = int(sequences.num_tokens.sum())
+    mean_loss = float(sequences.nll_nats.sum()) / total
     if not mean_loss < LARGEST_LOSS:
         raise QuantshipError(
             f"the model predicts nothing: its mean loss is {mean_loss:.4g} nats a token; it has "
             "diverged or its numbers are broken"
         )
-    return {
+    metrics = {
         "perplexity": math.exp(mean_loss),
-        "token_accuracy": hits / num_tokens,
+        "token_accuracy": hits / total,
         "mean_loss": mean_loss,
-        "num_tokens": num_tokens,
+        "num_tokens": total,
     }
+    return Likelihood(metrics, sequences)
+
+
+def write_sequences(sequences: Sequences, directory: Path) -> None:
+    """Keep the sums by sequence; ``read_sequences`` gives them back to the bit."""
+    columns = {
+        "nll_nats": sequences.nll_nats.tolist(),
+        "num_tokens": sequences.num_tokens.tolist(),
+    }
+    (directory / SEQUENCES).write_text(json.dumps(columns, allow_nan=False) + "\n")
+
+
+def read_sequences(directory: Path) -> Sequences:
+    """The sums by sequence that ``write_sequences`` left in a directory."""
+    columns = json.loads((directory / SEQUENCES).read_text())
+    return Sequences(
+        np.array(columns["nll_nats"], dtype=np.float64),
+        np.array(columns["num_tokens"], dtype=np.int64),
+    )
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

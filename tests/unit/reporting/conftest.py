@@ -2,10 +2,18 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 
+from quantship.artifact import Artifact
+from quantship.job import Node, Plan
+from quantship.quant.scheme import SCHEMES
+from quantship.recipe.language import FinetuneStep, QatStep, QuantizeStep
+from quantship.reporting import recovery
+from quantship.reporting.recovery_schema import Recovery
 from quantship.reporting.schema import (
     Benchmark,
     Environment,
@@ -16,6 +24,7 @@ from quantship.reporting.schema import (
     TrainingCurve,
     TrainingPoint,
 )
+from quantship.stages import export, finetune, qat, quantize
 
 FLOAT_BYTES = 538_112_512
 
@@ -210,6 +219,107 @@ def report() -> Report:
         ],
         notes=["Speeds were measured with 2 threads, one model at a time."],
     )
+
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Lab:
+    """Plans and losses, as runs leave them, without running anything."""
+
+    def tune(self, name: str, source: str, seed: int = 1, **options: object) -> Node:
+        step = FinetuneStep.model_validate({"stage": "finetune", **options})
+        settings = finetune.Settings(step=step, seed=seed)
+        inputs = {"model": source, "data": "data"}
+        return Node(name, "finetune", settings, inputs, None, "finetune", name)
+
+    def qat(self, name: str, source: str, scheme: str, seed: int = 1, **options: object) -> Node:
+        step = QatStep.model_validate({"stage": "qat", "scheme": scheme, **options})
+        settings = qat.Settings(step=step, scheme=SCHEMES[scheme], seed=seed)
+        inputs = {"model": source, "data": "data"}
+        return Node(name, "qat", settings, inputs, SCHEMES[scheme], "qat", name)
+
+    def ptq(self, name: str, source: str, scheme: str) -> Node:
+        step = QuantizeStep.model_validate({"stage": "quantize", "scheme": scheme})
+        settings = quantize.Settings(step=step, scheme=SCHEMES[scheme])
+        return Node(name, "quantize", settings, {"model": source}, SCHEMES[scheme], "ptq", name)
+
+    def export(self, node: Node) -> Node:
+        settings = export.Settings(lowering="nbits", scheme=node.scheme)
+        name = f"{node.name}-onnx"
+        return Node(name, "export", settings, {"model": node.name}, node.scheme, node.group, name)
+
+    def plan(self, *nodes: Node) -> Plan:
+        model = Node("model", "model", None, {}, None, "baseline", "model")
+        data = Node("data", "data", None, {"model": "model"}, None, "", "data")
+        return Plan((model, data, *nodes), {})
+
+    def trained(self, num_steps: int = 200, **num_tokens: int | None) -> dict[str, Artifact]:
+        """What trainings left that took so many steps, and saw so many tokens if that is known."""
+        return {
+            name.replace("_", "-"): Artifact(
+                Path(name),
+                "",
+                name,
+                {"training": {"num_steps": num_steps} | ({"num_tokens": seen} if seen else {})},
+            )
+            for name, seen in num_tokens.items()
+        }
+
+    def measure(self, losses: dict[str, float], size: int = 400) -> tuple[dict[str, Array], Array]:
+        """Sums by sequence of models with just these mean losses; what is hard is so for all."""
+        generator = np.random.default_rng(3)
+        num_tokens = generator.integers(40, 400, size)
+
+        def centred(values: Array) -> Array:
+            return values - (values * num_tokens).sum() / num_tokens.sum()
+
+        hardness = centred(generator.gamma(9.0, 0.2, size))
+        nll_nats = {
+            name: (loss + hardness + centred(generator.normal(0, 0.06, size))) * num_tokens
+            for name, loss in losses.items()
+        }
+        return nll_nats, num_tokens
+
+    def recover(
+        self,
+        plan: Plan,
+        made: dict[str, Artifact],
+        losses: dict[str, float],
+        size: int = 400,
+        **methods: str,
+    ) -> list[Recovery]:
+        branches = recovery.branches(plan)
+        return recovery.build(branches, made, *self.measure(losses, size), methods, seed=0)
+
+
+@pytest.fixture
+def lab() -> Lab:
+    """Makes plans and losses."""
+    return Lab()
+
+
+@pytest.fixture
+def recovered(report: Report, lab: Lab) -> Report:
+    """The same run with a control, and what QAT recovered."""
+    control = float_rows("tune", "finetune", 6.098, 0.6131)[0]
+    rows = [*report.models, control]
+    plan = lab.plan(
+        lab.tune("finetune", "model"),
+        lab.ptq("ptq-w8a8", "finetune", "w8a8"),
+        lab.ptq("ptq-w4a16-g32", "finetune", "w4a16-g32"),
+        lab.qat("qat-w8a8", "finetune", "w8a8"),
+        lab.qat("qat-w4a16-g32", "finetune", "w4a16-g32"),
+        lab.tune("tune", "finetune", learning_rate=1e-4),
+    )
+    losses = {
+        row.name: row.metrics.mean_loss
+        for row in rows
+        if row.metrics is not None and row.kind != "onnx"
+    }
+    made = lab.trained(qat_w8a8=None, qat_w4a16_g32=None, tune=None)
+    entries = lab.recover(plan, made, losses)
+    return report.model_copy(update={"models": rows, "recovery": entries})
 
 
 @pytest.fixture

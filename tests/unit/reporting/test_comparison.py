@@ -82,3 +82,38 @@ def test_warnings_are_of_wrong_codes_only(report: Report, broken: Report) -> Non
 
 def test_nothing_measured_makes_no_headline(bare: Report) -> None:
     assert comparison.headlines(bare) == []
+
+
+def test_a_row_that_says_what_it_was_made_from_is_held_against_that(report: Report) -> None:
+    """A control that stands between a fine-tuned model and what was made of it is no reference."""
+    sources = {"baseline": "baseline", "baseline-onnx": "baseline"}
+    models = [
+        r.model_copy(update={"float_source": sources.get(r.name, "finetune")})
+        for r in report.models
+    ]
+    tuned = [
+        r.model_copy(update={"name": name, "float_source": "tune"})
+        for r, name in zip(models[2:4], ("tune", "tune-onnx"), strict=True)
+    ]
+    mixed = report.model_copy(update={"models": [*models[:4], *tuned, *models[4:]]})
+    for name, reference in (("qat-w8a8", "finetune"), ("qat-w8a8-onnx", "finetune-onnx")):
+        found = comparison.float_reference(mixed, row(mixed, name))
+        assert found is row(mixed, reference)
+
+
+def test_a_row_whose_float_model_is_not_there_has_no_reference(report: Report) -> None:
+    orphan = with_row(report, "qat-w8a8", float_source="gone")
+    assert comparison.float_reference(orphan, row(orphan, "qat-w8a8")) is None
+    assert comparison.perplexity_change(orphan, row(orphan, "qat-w8a8")) is None
+
+
+def test_the_headline_share_is_the_surest_not_the_largest(recovered: Report) -> None:
+    eight, four = (entry.recovered.share for entry in recovered.recovery)
+    assert eight is not None
+    assert four is not None
+    assert eight.value > four.value
+    assert eight.low < four.low
+    (card,) = (c for c in comparison.headlines(recovered) if "recovered" in c.label)
+    assert card.value == "77 %"
+    assert "qat-w4a16-g32 of what ptq-w4a16-g32 lost, interval 75–80 %" in card.detail
+    assert "77 % against a control in float" in card.detail

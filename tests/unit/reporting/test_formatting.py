@@ -64,3 +64,21 @@ def test_a_small_difference_never_reads_as_zero(value: float) -> None:
 )
 def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     assert formatting.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.628, "63 %"), (0.0, "0 %"), (-0.001, "0 %"), (-0.04, "-4 %"), (12.5, "1,250 %")],
+)
+def test_a_share_may_lie_outside_nothing_and_all(value: float, text: str) -> None:
+    assert formatting.share(value) == text
+
+
+def test_a_minus_is_never_taken_for_a_dash() -> None:
+    assert formatting.share_range(0.551, 0.7) == "55–70 %"
+    assert formatting.share_range(-0.3, -0.1) == "-30 to -10 %"
+
+
+def test_a_difference_of_losses_is_signed() -> None:
+    assert formatting.nats(0.3184, 0.301, 0.335) == "+0.318 (0.301 to 0.335)"
+    assert formatting.nats(-0.0031, -0.0045, 0.0002) == "-0.0031 (-0.0045 to 0.0002)"

@@ -142,3 +142,31 @@ def test_nothing_measured_breaks_nothing(bare: Report) -> None:
 
 def test_the_same_report_is_the_same_page(report: Report) -> None:
     assert html.render(report) == html.render(report)
+
+
+def test_what_was_recovered_is_shown_as_figure_and_table(recovered: Report) -> None:
+    text = html.render(recovered)
+    page = Page(text)
+    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", text)
+    assert headings[:2] == ["Models", "Loss recovered by QAT"]
+    assert page.tags.count("svg") == 4
+    section = text.split("Loss recovered by QAT</h2>")[1].split("</section>")[0]
+    assert section.count("<tr>") == 1 + 2 * len(recovered.recovery)
+    assert "<td>77 % (75–80 %)</td>" in section
+    assert LOADS.search(text) is None
+    ids = [value for key, value in page.attributes if key == "id"]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_share_that_is_not_defined_is_said_and_not_drawn(recovered: Report) -> None:
+    reason = {"share": None, "undefined": "ptq lost <b>nothing</b>"}
+    entries = [
+        entry.model_copy(
+            update={"recovered": entry.recovered.model_copy(update=reason), "control": None}
+        )
+        for entry in recovered.recovery
+    ]
+    text = html.render(recovered.model_copy(update={"recovery": entries}))
+    assert "ptq lost &lt;b&gt;nothing&lt;/b&gt;" in text
+    assert "<td>not defined</td>" in text
+    assert Page(text).tags.count("svg") == 3

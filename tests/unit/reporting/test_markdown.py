@@ -71,3 +71,15 @@ def test_no_name_breaks_the_table(report: Report, name: str) -> None:
 def test_a_recipe_cannot_close_its_own_fence(report: Report) -> None:
     text = markdown.render(report.model_copy(update={"recipe": {"description": "a\n```\nb"}}))
     assert text.rstrip().endswith("\n````")
+
+
+def test_what_was_recovered_has_its_section(report: Report, recovered: Report) -> None:
+    text = markdown.render(recovered)
+    section = text.split("## Loss recovered by QAT\n\n")[1].split("\n\n## ")[0]
+    sentences, rows, explanation, remarks = section.split("\n\n")
+    assert len(sentences.splitlines()) == len(recovered.recovery)
+    assert len(rows.splitlines()) == 2 + 2 * len(recovered.recovery)
+    assert "| qat-w4a16-g32: 6.571 | 77 % (75–80 %) | ptq-w4a16-g32: 8.402 |" in rows
+    assert "10,000 resamples of the 400 evaluated sequences" in explanation
+    assert "learning_rate is 0.0001 in tune" in remarks
+    assert "recovered" not in markdown.render(report)

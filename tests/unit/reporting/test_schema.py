@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from quantship.reporting.recovery_schema import Estimate, ShareRecovered
 from quantship.reporting.schema import Metrics, ModelRow, Parity, Report, json_schema
 
 TYPES: dict[str, Any] = {
@@ -48,12 +49,23 @@ def problems_inside(schema: dict[str, Any], value: Any, place: str) -> Iterator[
                 yield f"{place}.{key}: unknown"
 
 
-def test_json_round_trip_changes_nothing(report: Report) -> None:
-    assert Report.model_validate_json(report.model_dump_json()) == report
+def test_json_round_trip_changes_nothing(report: Report, recovered: Report) -> None:
+    assert recovered.recovery
+    for one in (report, recovered):
+        assert Report.model_validate_json(one.model_dump_json()) == one
 
 
-def test_a_report_obeys_its_own_schema(report: Report) -> None:
-    assert problems(json_schema(), json.loads(report.model_dump_json())) == []
+def test_a_report_obeys_its_own_schema(report: Report, recovered: Report) -> None:
+    for one in (report, recovered):
+        assert problems(json_schema(), json.loads(one.model_dump_json())) == []
+
+
+def test_a_report_from_before_recovery_is_still_read(report: Report) -> None:
+    old = json.loads(report.model_dump_json())
+    del old["recovery"]
+    for row in old["models"]:
+        del row["float_source"]
+    assert Report.model_validate(old) == report
 
 
 def test_the_schema_refuses_what_is_not_a_report(report: Report) -> None:
@@ -117,3 +129,15 @@ def test_equal_codes_of_no_tensors_are_refused() -> None:
 def test_unknown_fields_are_refused(report: Report) -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         ModelRow.model_validate({**report.models[0].model_dump(), "size_mb": 12})
+
+
+def test_a_share_is_given_or_its_lack_explained(recovered: Report) -> None:
+    found = recovered.recovery[0].recovered.model_dump()
+    for wrong in ({"share": None}, {"undefined": "a reason"}):
+        with pytest.raises(ValidationError, match="either a share or the reason"):
+            ShareRecovered.model_validate(found | wrong)
+
+
+def test_an_interval_has_its_ends_in_order() -> None:
+    with pytest.raises(ValidationError, match="low is above high"):
+        Estimate(value=0.5, low=0.6, high=0.4)

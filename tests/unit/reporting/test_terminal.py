@@ -53,3 +53,11 @@ def test_names_are_not_markup(report: Report) -> None:
 def test_nothing_measured_is_dashes(bare: Report) -> None:
     assert "finetune-onnx" in shown(bare, 100)
     assert shown(bare, 100).count("–") >= 9 * len(bare.models)
+
+
+def test_what_was_recovered_is_a_line_a_qat_model(report: Report, recovered: Report) -> None:
+    text = shown(recovered, 130)
+    for entry in recovered.recovery:
+        assert f"\n{entry.qat.name} recovers " in text
+    assert "recovers 77 % (75–80 %) of what ptq-w4a16-g32 lost; 77 %" in text
+    assert "recovers" not in shown(report, 130)

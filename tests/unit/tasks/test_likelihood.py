@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from quantship.data.prepare import collate
 from quantship.data.templating import IGNORED as DATA_IGNORED
 from quantship.errors import QuantshipError
 from quantship.runtimes.base import Runtime, open_runtime
-from quantship.tasks.likelihood import IGNORED, evaluate, log_softmax
+from quantship.tasks.likelihood import (
+    IGNORED,
+    Sequences,
+    evaluate,
+    log_softmax,
+    read_sequences,
+    write_sequences,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,7 +73,7 @@ def test_metrics_are_torchs_cross_entropy_over_all_tokens(
         total += F.cross_entropy(logits.double(), targets, reduction="sum").item()
         hits += int((logits.argmax(dim=-1) == targets).sum())
         count += int((targets != IGNORED).sum())
-    found = evaluate(runtime, batches(rows, 3))
+    found = evaluate(runtime, batches(rows, 3)).metrics
     assert found == {
         "mean_loss": pytest.approx(total / count, rel=1e-6),
         "perplexity": pytest.approx(math.exp(total / count), rel=1e-5),
@@ -74,19 +82,48 @@ def test_metrics_are_torchs_cross_entropy_over_all_tokens(
     }
 
 
+def test_every_sequence_has_the_sum_it_has_alone(runtime: Runtime, rows: list[Row]) -> None:
+    silent = {"input_ids": [5, 6, 7], "labels": [5, IGNORED, IGNORED]}
+    rows = [*rows[:3], silent, *rows[3:]]
+    together = evaluate(runtime, batches(rows, 3))
+    assert together.sequences.num_tokens[3] == 0
+    for place, row in enumerate(rows):
+        if row is silent:
+            continue
+        alone = evaluate(runtime, batches([row], 1)).metrics
+        assert together.sequences.num_tokens[place] == alone["num_tokens"]
+        nll_nats = alone["mean_loss"] * alone["num_tokens"]
+        assert together.sequences.nll_nats[place] == pytest.approx(nll_nats, rel=1e-5)
+    total = together.sequences.nll_nats.sum() / together.sequences.num_tokens.sum()
+    assert total == together.metrics["mean_loss"]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e9), st.integers(0, 2**40)), max_size=20),
+)
+def test_sums_come_back_from_disk_to_the_bit(sums: list[tuple[float, int]]) -> None:
+    nll_nats = np.array([nll for nll, _ in sums], dtype=np.float64)
+    num_tokens = np.array([num for _, num in sums], dtype=np.int64)
+    with tempfile.TemporaryDirectory() as folder:
+        write_sequences(Sequences(nll_nats, num_tokens), Path(folder))
+        back = read_sequences(Path(folder))
+    assert back.nll_nats.tobytes() == nll_nats.tobytes()
+    assert back.num_tokens.tobytes() == num_tokens.tobytes()
+
+
 @pytest.mark.parametrize("size", [1, 2, 7])
 @pytest.mark.parametrize("pad_token_id", [0, 77])
 def test_neither_batching_nor_padding_weighs_in(
     runtime: Runtime, rows: list[Row], size: int, pad_token_id: int
 ) -> None:
-    whole = evaluate(runtime, batches(rows, 3))
-    other = evaluate(runtime, batches(rows[::-1], size, pad_token_id))
+    whole = evaluate(runtime, batches(rows, 3)).metrics
+    other = evaluate(runtime, batches(rows[::-1], size, pad_token_id)).metrics
     assert other == pytest.approx(whole, rel=1e-6)
 
 
 def test_a_first_token_has_nothing_to_be_predicted_from(runtime: Runtime) -> None:
     row = {"input_ids": [9, 10, 11], "labels": [9, IGNORED, 11]}
-    assert evaluate(runtime, [collate([row], 0)])["num_tokens"] == 1
+    assert evaluate(runtime, [collate([row], 0)]).metrics["num_tokens"] == 1
 
 
 def test_a_model_that_knows_its_tokens_is_accurate(runtime: Runtime) -> None:
@@ -94,7 +131,7 @@ def test_a_model_that_knows_its_tokens_is_accurate(runtime: Runtime) -> None:
     for _ in range(6):
         inputs = np.array([tokens])
         tokens.append(int(runtime.logits(inputs, np.ones_like(inputs))[0, -1].argmax()))
-    found = evaluate(runtime, [collate([{"input_ids": tokens, "labels": tokens}], 0)])
+    found = evaluate(runtime, [collate([{"input_ids": tokens, "labels": tokens}], 0)]).metrics
     assert found["token_accuracy"] == 1.0
     assert found["perplexity"] < 288
 
