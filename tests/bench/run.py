@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import training
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +25,7 @@ from quantship.artifact import Artifact
 from quantship.exporters.lowering import reject
 from quantship.job import Job
 from quantship.quant.scheme import SCHEMES
-from quantship.recipe.language import Benchmark, FinetuneStep, QatStep, QuantizeStep, TinyModel
+from quantship.recipe.language import Benchmark, QuantizeStep, TinyModel
 from quantship.stages import benchmark, quantize
 from quantship.tiny import build_model, build_tokenizer
 
@@ -67,10 +68,10 @@ def main() -> None:
         _print(console, "Export, each in a process of its own", exports)
         speed = _speed(source, checkpoint, work, options.rounds)
         _print(console, "Serving, in turns, 256 tokens of prompt and 32 decoded", speed)
-        training = _training(source, work, options.steps, options.rounds)
-        _print(console, "Training, in turns, batch 2 of 256 tokens, float32", training)
+        trained = _training(source, options.steps, options.rounds)
+        _print(console, "Training, in turns, batch 2 of 256 tokens, float32", trained)
     if options.json:
-        figures = {"export": exports, "serving": speed, "training": training}
+        figures = {"export": exports, "serving": speed, "training": trained}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
@@ -150,40 +151,28 @@ def _speed(source: Path, checkpoint: Path, work: Path, rounds: int) -> list[dict
     ]
 
 
-def _training(source: Path, work: Path, steps: int, rounds: int) -> list[dict[str, Any]]:
-    import torch
-    from datasets import Dataset
-
-    from quantship.quant.modules import prepare_qat
-    from quantship.training import train
-
-    vocabulary = models.read_config(source)["vocab_size"]
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(vocabulary, (2 * steps, 256), generator=generator).tolist()
-    dataset = Dataset.from_dict({"input_ids": tokens, "labels": tokens})
-    common = {"batch_size": 2, "max_steps": steps, "save_steps": 10_000}
-    contestants = {
-        "finetune": FinetuneStep(stage="finetune", name="finetune", **common),
-        "qat w8a8": QatStep(stage="qat", name="qat", scheme=SCHEME.name, **common),
+def _training(source: Path, steps: int, rounds: int) -> list[dict[str, Any]]:
+    """Every contestant in turn, each turn in a process of its own."""
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in training.CONTESTANTS}
+    for _ in range(rounds):
+        for name, measured in turns.items():
+            command = [sys.executable, training.__file__, str(source), name, str(steps)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            measured.append(json.loads(done.stdout.splitlines()[-1]))
+    medians = {
+        name: {key: statistics.median(turn[key] for turn in measured) for key in measured[0]}
+        for name, measured in turns.items()
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds):
-        for name, step in contestants.items():
-            model = models.load_float(source)
-            if isinstance(step, QatStep):
-                prepare_qat(model, SCHEME)
-            resume = work / f"{step.name}-{turn}"
-            facts = train(model, dataset, step, pad_token_id=0, seed=0, resume=resume)
-            seconds[name].append(facts["seconds_per_step"])
-            del model
-    base = statistics.median(seconds["finetune"])
+    base = medians["finetune"]
     return [
         {
             "training": name,
-            "s a step": statistics.median(values),
-            "× finetune": statistics.median(values) / base,
+            "s a step": median["seconds"],
+            "× finetune": median["seconds"] / base["seconds"],
+            "peak MB": median["peak_rss_bytes"] / 1e6,
+            "× finetune ": median["peak_rss_bytes"] / base["peak_rss_bytes"],
         }
-        for name, values in seconds.items()
+        for name, median in medians.items()
     ]
 
 
