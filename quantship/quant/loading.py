@@ -37,6 +37,9 @@ def load(path: Path | str, device: str = "cpu", **options: Any) -> PreTrainedMod
 
     Returns:
         The model in evaluation mode, of the class that its configuration names.
+
+    Raises:
+        OSError: The directory holds no model.
     """
     import transformers
 

@@ -108,6 +108,16 @@ def test_chats_with_nothing_to_learn_are_left_out_and_counted(write_lines, sourc
     assert (found["records"], found["used"], found["all_masked"]) == (2, 1, 1)
 
 
+def test_data_that_is_all_masked_is_refused(write_lines, source):
+    path = write_lines(chat("a", "b"), chat("aa", "cc"))
+    silent = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    wrong = "nothing to use in 2 records: 0 are over max_length 80, 2 have no token to predict"
+    with pytest.raises(DataError, match=rf"{wrong}\n    data\.mask_prompt leaves assistant turns"):
+        prepared([source("chat", path=path)], chat_template=silent)
+    with pytest.raises(DataError, match=r"1 are over .*\n    Raise data\.max_length"):
+        prepared([source("chat", path=write_lines(chat("a", "b")))], max_length=3)
+
+
 def test_sources_are_counted_apart_and_read_in_order(write_lines, source):
     text = write_lines("words " * 50, name="text.txt")
     chats = write_lines(chat("a", "b"), chat("a" * 99, "b"))
