@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 
 from quantship.artifact import Facts
 from quantship.errors import ParityError
+from quantship.mlp import MODEL_TYPE
 from quantship.quant import checkpoint
 from quantship.quant.loading import load
 from quantship.quant.modules import codes_of, fake_quantized, input_grids
@@ -59,19 +61,28 @@ def convert(model: PreTrainedModel, out: Path, *, packed: bool = True) -> Facts:
         "tensors_compared": len(codes),
         "max_abs_logit_diff": largest,
         **logits,
-        "num_probe_tokens": PROBE_SHAPE[0] * PROBE_SHAPE[1],
+        "num_probe_tokens": math.prod(PROBE_SHAPE),
     }
+
+
+def _probe(model: Any) -> dict[str, torch.Tensor]:
+    """Random tokens, or for a model that classifies as many random samples."""
+    generator = torch.Generator().manual_seed(0)
+    if model.config.model_type == MODEL_TYPE:
+        shape = (math.prod(PROBE_SHAPE), model.config.sizes[0])
+        probe = torch.rand(shape, generator=generator)
+    else:
+        vocabulary = model.get_input_embeddings().num_embeddings
+        probe = torch.randint(vocabulary, PROBE_SHAPE, generator=generator)
+    return {model.main_input_name: probe.to(model.device)}
 
 
 @torch.inference_mode()
 def _compare_logits(model: Any, saved: Path) -> dict[str, float]:
     """How the reloaded checkpoint's logits differ from the model's on random tokens."""
     reloaded: Any = load(saved, device=str(model.device), dtype=torch.float32)
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = model.get_input_embeddings().num_embeddings
-    tokens = torch.randint(vocabulary, PROBE_SHAPE, generator=generator).to(model.device)
-    ours = model.eval()(input_ids=tokens).logits
-    theirs = reloaded(input_ids=tokens).logits
+    probe = _probe(model)
+    ours, theirs = model.eval()(**probe).logits, reloaded(**probe).logits
     difference = ours - theirs
     log_p, log_q = ours.log_softmax(-1), theirs.log_softmax(-1)
     return {

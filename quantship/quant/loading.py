@@ -4,7 +4,8 @@ Most checkpoints need none of this: plain ``AutoModelForCausalLM.from_pretrained
 do, and ``load`` fills what transformers 5.23 and torchao 0.18 leave open:
 
 - static input ranges: transformers does not know the two tensors of them by name;
-- 4-bit codes, two a byte: torchao multiplies them on CUDA only, so on a CPU they are unpacked;
+- 4-bit codes, two a byte: torchao multiplies them on CUDA with mslk only; elsewhere they are
+  unpacked;
 - GPT-2's Conv1D: torchao's tensors know linear layers, so Conv1D becomes one.
 """
 
@@ -13,11 +14,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+from quantship.mlp import MODEL_TYPE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TorchAoConfig
@@ -41,19 +45,27 @@ def load(path: Path | str, device: str = "cpu", **options: Any) -> PreTrainedMod
     Raises:
         OSError: The directory holds no model.
     """
-    import transformers
-
     path = Path(path)
-    config = json.loads((path / "config.json").read_text())
     options = {"dtype": "auto", "use_safetensors": True, **options}
-    auto: Any = getattr(transformers, config["architectures"][0])
     with _static_parts_known():
-        model: PreTrainedModel = auto.from_pretrained(path, **options)
+        model: PreTrainedModel = model_class(path).from_pretrained(path, **options)
     model.to(device)  # type: ignore[arg-type]
-    if "quantization_config" in config:
+    if hasattr(model.config, "quantization_config"):
         fill_gaps(model)
     model.eval()
     return model
+
+
+def model_class(path: Path) -> Any:
+    """The class that the configuration of a directory names: transformers' own, or ``Mlp``."""
+    import transformers
+
+    config = json.loads((path / "config.json").read_text())
+    if config["model_type"] == MODEL_TYPE:
+        from quantship.mlp.model import Mlp
+
+        return Mlp
+    return getattr(transformers, config["architectures"][0])
 
 
 def load_online(path: Path, scheme: Scheme) -> PreTrainedModel:
@@ -62,15 +74,12 @@ def load_online(path: Path, scheme: Scheme) -> PreTrainedModel:
     Raises:
         ValueError: A layer cannot take its format.
     """
-    import transformers
-
     from quantship.quant.checkpoint import torchao_config
     from quantship.quant.layers import formats, is_transposed
 
-    config = transformers.AutoConfig.from_pretrained(path)
-    auto: Any = getattr(transformers, config.architectures[0])
+    auto = model_class(path)
     with torch.device("meta"):
-        skeleton = auto._from_config(config)
+        skeleton = auto._from_config(auto.config_class.from_pretrained(path))
     layers = formats(skeleton, scheme)
     rounding = torchao_config(skeleton, layers, packed=False)
     options = {"dtype": torch.float32, "use_safetensors": True}
@@ -118,7 +127,8 @@ def fill_gaps(model: nn.Module) -> None:
             model.set_submodule(name, _as_linear(module))
         elif isinstance(weight.data, Int4Tensor):
             if weight not in usable:
-                made = _widened(weight.data) if weight.is_cuda else _unpacked(weight.data)
+                packed = weight.is_cuda and find_spec("mslk") is not None  # it has the kernels
+                made = _widened(weight.data) if packed else _unpacked(weight.data)
                 usable[weight] = nn.Parameter(made, requires_grad=False)
             module.weight = usable[weight]
 

@@ -269,7 +269,8 @@ def test_gemmas_scaled_embedding_is_refused_with_the_remedy(
 
 def train(model: Any, *, steps: int = 2) -> None:
     model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    torch.manual_seed(0)  # of dropout
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for step in range(steps):
         result = model(input_ids=tokens(step)).logits
         labels = tokens(step) if result.dim() == 3 else tokens(step)[:, 0] % 2
@@ -298,13 +299,14 @@ def test_what_was_trained_is_what_ships(
     train(fake)
     convert(fake, tmp_path)  # type: ignore[arg-type]
     assert_same_model(fake, tmp_path)
-    # Some gradients of an untrained BERT's attention are too small to move anything in two steps.
-    assert len(differing(before, codes_of(fake))) > 0.8 * len(before)
     assert bool(grids) == learned
+    # Gradients of an untrained BERT's attention are too small to move all of it in two steps.
+    changed = differing(before, codes_of(fake))
+    assert {name for name in before if ".attention." not in name} <= set(changed)
     after = dict(fake.named_parameters())
-    scales = {key for key in grids if key.endswith("scale")}
-    moved = {key for key in scales if not torch.equal(after[key], grids[key])}
-    assert len(moved) >= 0.8 * len(scales)
+    for name, value in grids.items():
+        if name.endswith("rounding.scale") and ".attention." not in name:
+            assert not torch.equal(after[name], value)
 
 
 def test_the_numbers_that_ship_are_those_that_training_multiplied(

@@ -18,7 +18,7 @@ from quantship.quant.layers import is_transposed
 from quantship.quant.loading import fill_gaps, load, load_online
 from quantship.quant.modules import codes_of, fake_quantized, input_grids, prepare_qat
 from quantship.quant.numerics import differing, input_grid
-from quantship.quant.scheme import SCHEMES, Override, Scheme, WeightFormat
+from quantship.quant.scheme import SCHEMES, ActivationFormat, Override, Scheme, WeightFormat
 from quantship.quant.tensors import codes_in
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -242,11 +242,16 @@ def test_codes_of_a_loaded_model_are_those_of_the_file(
         assert differing(found, stored_codes) == []
 
 
-# Rounding while loading
+# Rounding while loading: torchao keeps scales in the precision of the weights, here float32
 
 
 ONLINE = [
-    *(SCHEMES[name] for name in ("w8a8", "w8a16", "w4a8", "w4a16-g32-asymmetric", "w8a8-linear")),
+    *(SCHEMES[name] for name in ("w8a8", "w8a16", "w8a8-linear")),
+    Scheme(
+        name="4 bits, asymmetric",
+        weight=WeightFormat(bits=4, group_size=32, symmetric=False),
+        activation=ActivationFormat(),
+    ),
     Scheme(
         name="mixed",
         weight=WeightFormat(bits=4, group_size=32),

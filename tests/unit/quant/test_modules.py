@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from quantship.quant import modules, numerics
 from quantship.quant.layers import formats, matrix
+from quantship.quant.linear import rounded_input
 from quantship.quant.modules import (
     FakeQuantConv1D,
     FakeQuantEmbedding,
@@ -499,8 +500,15 @@ def test_codes_that_are_multiplied_are_those_of_the_unrounded_input(
     linear.weight.data.copy_(torch.eye(64))
     layer = FakeQuantLinear(linear, LayerFormat(weight=WeightFormat(bits=8), activation=activation))
     scale_O = codes_of(nn.Sequential(layer))["0"].scale_OG.flatten()
-    input = torch.rand(40, 64, dtype=dtype)  # codes far from the zero point's
+    # A range whose upper end has fewer numbers in bfloat16 than codes, and is clipped by rounding.
+    input = torch.linspace(-0.6953, 2.1875, 40 * 64).view(40, 64).to(dtype)
     grid = numerics.dynamic_grid(input, activation)
+    if dtype == torch.bfloat16 and not symmetric:
+        again = numerics.input_codes(fake_quantize_input(input, activation, grid), grid)
+        assert not torch.equal(again, numerics.input_codes(input, grid))
+    _, integers = rounded_input(layer, input)
+    assert integers is not None
+    assert torch.equal(numerics.input_codes(*integers), numerics.input_codes(input, grid))
     wide = torch.float32 if dtype == torch.float16 else dtype  # sums do not fit a float16
     sums = numerics.input_codes(input, grid).to(wide) * 127
     expected = (sums * grid.scale).to(dtype)
