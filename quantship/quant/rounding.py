@@ -53,6 +53,8 @@ class WeightRounding(nn.Module):
     @torch.no_grad()
     def codes(self, weight_OI: Tensor) -> Codes:
         """Codes of a weight."""
+        if self.scale is None:
+            return numerics.round_to_nearest(weight_OI, self.fmt)
         return numerics.round_to(weight_OI, self.grid(weight_OI), self.fmt)
 
     def cached_codes(self, make_OI: Callable[[], Tensor], key: object) -> Codes:

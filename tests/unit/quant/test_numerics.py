@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from quantship.quant import numerics
 from quantship.quant.numerics import (
     Codes,
     Grid,
@@ -494,3 +495,11 @@ def test_moving_a_scale_against_its_gradient_brings_numbers_nearer() -> None:
         error.backward()
         optimizer.step()
     assert min(errors[-5:]) < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_large_weight_is_rounded_block_by_block_to_the_same_codes(symmetric: bool) -> None:
+    fmt = WeightFormat(bits=4, group_size=32, symmetric=symmetric)
+    weight_OI = torch.randn(3 * numerics.CACHED_NUMBERS // 64 + 5, 64)
+    whole = numerics.round_to(weight_OI, numerics.choose_grid(weight_OI, fmt), fmt)
+    assert not numerics.differing({"w": numerics.round_to_nearest(weight_OI, fmt)}, {"w": whole})
