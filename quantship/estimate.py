@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from quantship.job import Node
-from quantship.recipe.language import TinyModel
+from quantship.recipe.language import MlpModel, TinyModel
 from quantship.recipe.rounding_options import Lora
 from quantship.stages import qat
 
@@ -42,7 +43,7 @@ def needs(node: Node, num_parameters: int) -> Needs:
         memory += weights if "teacher" in node.inputs else 0
         checkpoints = CHECKPOINTS * 3 * weights if lora is None else 0
         return Needs(left + checkpoints, RUNTIME_BYTES + memory)
-    if node.stage in ("tiny", "quantize"):
+    if node.stage in ("tiny", "mlp", "quantize"):
         return Needs(left, RUNTIME_BYTES + 2 * weights)
     if node.stage == "export":
         return Needs(left, RUNTIME_BYTES + (2 * left))
@@ -63,6 +64,11 @@ def _left(node: Node, num_parameters: int) -> int:
 
 def _lora(node: Node) -> Lora | None:
     return node.settings.step.lora if isinstance(node.settings, qat.Settings) else None
+
+
+def mlp_parameters(mlp: MlpModel) -> int:
+    """Parameters of a classifier, without building it."""
+    return sum((before + 1) * after for before, after in pairwise(mlp.sizes))
 
 
 def tiny_parameters(tiny: TinyModel) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantship.artifact import Artifact, digest_tree, fingerprint
 from quantship.errors import QuantshipError
+from quantship.mlp import MODEL_TYPE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,12 +46,29 @@ def load_float(path: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from quantship.quant.loading import model_class
+
     if "quantization_config" in read_config(path):
         raise QuantshipError(f"{path} holds a quantized model; this step needs a float one")
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, use_safetensors=True
-    )
+    kind: Any = model_class(path) if classifies(path) else AutoModelForCausalLM
+    model: PreTrainedModel = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
     return model
+
+
+def classifies(path: Path) -> bool:
+    """Whether a directory holds a model of samples rather than of text; it has no tokenizer."""
+    return read_config(path).get("model_type") == MODEL_TYPE
+
+
+def pad_token_id(path: Path) -> int:
+    """What fills up shorter sequences for the model of a directory."""
+    return 0 if classifies(path) else load_tokenizer(path).pad_token_id or 0
+
+
+def copy_tokenizer(source: Path, out: Path) -> None:
+    """Write the tokenizer of a directory into another one, where it has one."""
+    if not classifies(source):
+        load_tokenizer(source).save_pretrained(out)
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:

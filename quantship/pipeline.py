@@ -17,7 +17,7 @@ from quantship import artifact, models
 from quantship import plan as planning
 from quantship.artifact import Artifact
 from quantship.errors import QuantshipError, StageError, UsageError
-from quantship.estimate import needs, tiny_parameters
+from quantship.estimate import mlp_parameters, needs, tiny_parameters
 from quantship.job import OUTSIDE, Job, Node, Plan
 from quantship.plan import STAGES
 from quantship.recipe.language import MODEL, Recipe
@@ -194,5 +194,7 @@ def _in_words(error: Exception) -> str:
 def _num_parameters(recipe: Recipe, jobs: Plan) -> int | None:
     if recipe.model.tiny is not None:
         return tiny_parameters(recipe.model.tiny)
+    if recipe.model.mlp is not None:
+        return mlp_parameters(recipe.model.mlp)
     source = jobs.outside[MODEL].path
     return models.num_parameters(source) if source.is_dir() else None

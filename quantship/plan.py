@@ -37,6 +37,7 @@ from quantship.stages import (
     evaluate,
     export,
     finetune,
+    mlp,
     online,
     qat,
     quantize,
@@ -45,6 +46,7 @@ from quantship.stages import (
 
 STAGES: dict[str, ModuleType] = {
     "tiny": tiny,
+    "mlp": mlp,
     "data": data,
     "finetune": finetune,
     "qat": qat,
@@ -71,13 +73,16 @@ def make(recipe: Recipe, *, download: bool) -> Plan:
         RecipeError: A scheme does not fit the layers of a model that was downloaded just now.
     """
     planner = _Planner(recipe, download=download)
-    if recipe.model.tiny is None:
+    if recipe.model.tiny is not None:
+        settings = tiny.Settings(dimensions=recipe.model.tiny, seed=recipe.seed)
+        planner.add(MODEL, "tiny", settings, {}, group="baseline")
+    elif recipe.model.mlp is not None:
+        mlp_settings = mlp.Settings(dimensions=recipe.model.mlp, seed=recipe.seed)
+        planner.add(MODEL, "mlp", mlp_settings, {}, group="baseline")
+    else:
         planner.add_outside(MODEL, recipe.model, group="baseline")
         if download and recipe.model.hub is not None:  # one that is here was checked before
             _require_fit(recipe, planner.outside[MODEL].path)
-    else:
-        settings = tiny.Settings(dimensions=recipe.model.tiny, seed=recipe.seed)
-        planner.add(MODEL, "tiny", settings, {}, group="baseline")
     planner.add(DATA, "data", _data_settings(recipe), {"model": MODEL})
     for step in recipe.steps:
         planner.add_step(step)

@@ -1,4 +1,4 @@
-"""Data adapters: one file each, all of them ending in chat messages."""
+"""Data adapters: one file each, ending in chat messages, or in samples of features."""
 
 from __future__ import annotations
 
@@ -9,14 +9,25 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from quantship.data import builtin, chat, gsm8k, hub, mbpp, squad, wikitext
-from quantship.data.source import Example, FileOptions, Message, SourceOptions
+from quantship.data import builtin, chat, digits, gsm8k, hub, mbpp, squad, wikitext
+from quantship.data.source import Example, FileOptions, Message, Sample, SourceOptions
 
-__all__ = ["Example", "Message", "Source", "hub_dataset", "local_files", "rows"]
+__all__ = [
+    "Example",
+    "Message",
+    "Sample",
+    "Source",
+    "holds_samples",
+    "hub_dataset",
+    "local_files",
+    "rows",
+    "samples",
+]
 
 Source = Annotated[
     builtin.Options
     | chat.Options
+    | digits.Options
     | gsm8k.Options
     | hub.Options
     | mbpp.Options
@@ -36,6 +47,21 @@ def rows(source: Source) -> Iterator[Example]:
         DataError: A record cannot be used; names its file and line. Raised when it is reached.
     """
     return islice(_ROWS[type(source)](source), source.limit)
+
+
+def holds_samples(source: Source) -> bool:
+    """Whether the source holds features and their classes rather than text."""
+    return isinstance(source, digits.Options)
+
+
+def samples(source: Source) -> Iterator[Sample]:
+    """Yield the records of a source that holds samples, ``source.limit`` of them at most.
+
+    Raises:
+        QuantshipError: What the source needs is not installed.
+    """
+    assert isinstance(source, digits.Options)
+    return islice(digits.samples(source), source.limit)
 
 
 def local_files(source: Source) -> tuple[Path, ...]:

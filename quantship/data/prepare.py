@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from quantship import progress
 from quantship.artifact import Facts, digest_file
 from quantship.data import Source, local_files, rows
+from quantship.data.features import FEATURES, collate_samples
 from quantship.data.source import Example
 from quantship.data.templating import IGNORED, Encoded, encode
 from quantship.errors import DataError
@@ -119,11 +120,11 @@ def prepare(
     return _dataset(input_ids, labels, ends), facts
 
 
-def collate(batch: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
+def collate(batch: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Pad sequences on the right to the longest of them.
 
     Args:
-        batch: Rows of a prepared data set.
+        batch: Rows of a prepared data set; samples are left to ``collate_samples``.
         pad_token_id: Fills ``input_ids``; labels are filled with IGNORED.
 
     Returns:
@@ -131,6 +132,8 @@ def collate(batch: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[st
     """
     import torch
 
+    if FEATURES in batch[0]:
+        return collate_samples(batch)
     longest = max(len(row["input_ids"]) for row in batch)
 
     def padded(rows: Iterable[list[int]], fill: int) -> torch.Tensor:

@@ -3,18 +3,24 @@
 An adapter is one file: an ``Options`` class whose ``adapter`` literal is its name in a recipe, and
 ``rows(options)``, which yields an ``Example`` a record and raises ``DataError`` naming file and
 line for a record it cannot use. ``quantship.data.rows`` applies ``limit``; adapters need not.
+One whose data is not text has ``samples(options)`` instead, which yields a ``Sample`` a record, for
+models that classify.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypedDict, get_args
 
 from pydantic import AfterValidator, Field
 
 from quantship.errors import DataError
 from quantship.frozen import Frozen
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Role = Literal["system", "user", "assistant"]
 
@@ -63,6 +69,19 @@ class Example:
                 raise DataError(f"messages[{index}]: {problem}", self.origin)
         if not any(message["role"] == "assistant" for message in self.messages):
             raise DataError("no assistant turn, so there is nothing to learn", self.origin)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One record that is not text.
+
+    Args:
+        features: float32, one dimension.
+        label: The class it belongs to, from 0.
+    """
+
+    features: npt.NDArray[np.float32]
+    label: int
 
 
 def _problem(message: Message) -> str | None:

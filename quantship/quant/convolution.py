@@ -63,7 +63,8 @@ class FakeQuantConv2d(nn.Conv2d):
         """Float in, float out, as ``nn.Conv2d``."""
         input, _ = self.input_rounding(input)
         weight = self.rounding.fake_quantize(self.weight.flatten(1)).view_as(self.weight)
-        return self._conv_forward(input, weight, self.bias)
+        output: Tensor = self._conv_forward(input, weight, self.bias)
+        return output
 
     def plain(self) -> nn.Conv2d:
         """The layer that this one has replaced."""
@@ -122,7 +123,8 @@ class QuantizedConv2d(nn.Conv2d):
         input = numerics.fake_quantize_input(input, self.activation, grid)
         codes = Codes(self.codes.flatten(1), self.weight_scale)
         weight = numerics.dequantize(codes, self.dtype).view(self.codes.shape)
-        return self._conv_forward(input, weight, self.bias)
+        output: Tensor = self._conv_forward(input, weight, self.bias)
+        return output
 
 
 def _take_shape(target: nn.Conv2d, source: nn.Conv2d) -> None:

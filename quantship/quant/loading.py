@@ -84,7 +84,8 @@ def load_online(path: Path, scheme: Scheme) -> PreTrainedModel:
     rounding = torchao_config(skeleton, layers, packed=False)
     options = {"dtype": torch.float32, "use_safetensors": True}
     transposed = [name for name in layers if is_transposed(skeleton.get_submodule(name))]
-    if transposed:
+    biased = any(getattr(skeleton.get_submodule(name), "bias", None) is not None for name in layers)
+    if transposed or biased:
         model: PreTrainedModel = auto.from_pretrained(path, **options)
         _round_loaded(model, transposed, rounding)
     else:
@@ -96,7 +97,7 @@ def load_online(path: Path, scheme: Scheme) -> PreTrainedModel:
 def _round_loaded(model: PreTrainedModel, transposed: list[str], rounding: TorchAoConfig) -> None:
     """Let torchao round a model that is loaded, in place.
 
-    While loading, it would round Conv1D layers across the wrong features, and their biases too.
+    While loading, it would round Conv1D layers across the wrong features, and any layer's bias too.
     """
     from torchao.quantization import quantize_
 

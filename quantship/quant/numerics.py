@@ -109,7 +109,8 @@ def round_to_nearest(weight_OI: Tensor, fmt: WeightFormat) -> Codes:
     # Scales never cross rows, and rows that stay in the cache are rounded three times as fast.
     blocks = weight_OI.split(max(1, CACHED_NUMBERS // weight_OI.shape[1]))
     parts = [round_to(block, choose_grid(block, fmt), fmt) for block in blocks]
-    codes_OI, scale_OG = (torch.cat([part[index] for part in parts]) for index in (0, 1))
+    codes_OI = torch.cat([part.codes_OI for part in parts])
+    scale_OG = torch.cat([part.scale_OG for part in parts])
     zeros = [part.zero_OG for part in parts if part.zero_OG is not None]
     return Codes(codes_OI, scale_OG, torch.cat(zeros) if zeros else None)
 

@@ -5,15 +5,17 @@ The libraries are imported, which takes seconds, only where something could fail
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantship.mlp import MODEL_TYPE
 from quantship.quant.scheme import Override, Scheme, WeightFormat
 from quantship.recipe import schemes
 from quantship.recipe.findings import Finding
-from quantship.recipe.language import QatStep, QuantizeStep, Recipe, TinyModel
+from quantship.recipe.language import MlpModel, QatStep, QuantizeStep, Recipe, TinyModel
 from quantship.recipe.rounding_options import Lora
 from quantship.recipe.yaml_source import Key
 
@@ -29,16 +31,16 @@ def find_problems(recipe: Recipe, directory: Path | None = None) -> Iterator[Fin
         directory: Where the model lies, for one from the Hub; without it such a model passes.
     """
     used = _used(recipe)
-    tiny, path = recipe.model.tiny, directory or recipe.model.path
-    if not used or (tiny is None and path is None):
+    made, path = recipe.model.tiny or recipe.model.mlp, directory or recipe.model.path
+    if not used or (made is None and path is None):
         return
     adapted = list(_adapted(recipe, {name: scheme for name, (scheme, _) in used.items()}))
     plain = all(lora == Lora(rank=lora.rank, alpha=lora.alpha) for _, lora, _ in adapted)
-    if tiny is not None and plain and all(_fits_tiny(one, tiny) for one, _ in used.values()):
+    if made is not None and plain and all(_surely_fits(one, made) for one, _ in used.values()):
         return
     try:
         content = b"" if path is None else (path / "config.json").read_bytes()
-        model = _skeleton(tiny, path, content)
+        model = _skeleton(made, path, content)
     except Exception as error:  # noqa: BLE001 - whatever a library makes of a foreign config
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         message = f"transformers cannot build the model of {path}/config.json: {first_line}"
@@ -76,25 +78,35 @@ def _adapted(recipe: Recipe, used: Mapping[str, Scheme]) -> Iterator[tuple[int, 
             yield index, step.lora, used[str(step.scheme)]
 
 
-def _fits_tiny(scheme: Scheme, tiny: TinyModel) -> bool:
-    """Whether arithmetic alone shows that a scheme fits the built-in tiny model."""
+def _surely_fits(scheme: Scheme, made: TinyModel | MlpModel) -> bool:
+    """Whether arithmetic alone shows that a scheme fits a model that is yet to be made."""
     formats = (scheme.weight, scheme.embedding, scheme.head_format)
     groups = [format.group_size for format in formats if format is not None and format.group_size]
-    widths = (tiny.hidden_size, tiny.intermediate_size)
+    if isinstance(made, MlpModel):
+        widths = made.sizes[:-1]
+    else:
+        widths = (made.hidden_size, made.intermediate_size)
     return not scheme.overrides and not any(width % group for width in widths for group in groups)
 
 
 @lru_cache(maxsize=2)
-def _skeleton(tiny: TinyModel | None, path: Path | None, content: bytes) -> PreTrainedModel:
+def _skeleton(
+    made: TinyModel | MlpModel | None, path: Path | None, content: bytes
+) -> PreTrainedModel:
     """The model without its weights; ``content``, of config.json, tells a changed one apart."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        if tiny is not None:
+        if isinstance(made, TinyModel):
             from quantship.tiny import build_model, build_tokenizer
 
-            return build_model(tiny, build_tokenizer(tiny.max_positions), seed=0)
+            return build_model(made, build_tokenizer(made.max_positions), seed=0)
+        stored = json.loads(content) if made is None else {}
+        if made is not None or stored.get("model_type") == MODEL_TYPE:
+            from quantship.mlp.model import build_model as build_classifier
+
+            return build_classifier(made.sizes if made else stored["sizes"], seed=0)
         assert path is not None
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)

@@ -15,6 +15,7 @@ from quantship.exporters.lowering import LoweringName
 from quantship.frozen import Frozen
 from quantship.recipe.model_options import STEP_NAME, Positive
 from quantship.recipe.model_options import Distillation as Distillation
+from quantship.recipe.model_options import MlpModel as MlpModel
 from quantship.recipe.model_options import Model as Model
 from quantship.recipe.model_options import Teacher as Teacher
 from quantship.recipe.model_options import TinyModel as TinyModel
@@ -26,7 +27,7 @@ MODEL = "model"
 
 
 class Data(Frozen):
-    """What to train and to evaluate on; every source ends as templated, tokenized chat messages."""
+    """What to train and to evaluate on: text, templated and tokenized, or samples to classify."""
 
     train: tuple[Source, ...] = ()
     """Sources to train on, read one after the other and shuffled together."""

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from quantship.data.source import LocalPath
 from quantship.frozen import Frozen
@@ -44,8 +44,22 @@ class TinyModel(Frozen):
         return self
 
 
+class MlpModel(Frozen):
+    """A classifier with random weights, made on the spot: linear layers with ReLU between them."""
+
+    sizes: tuple[Positive, ...]
+    """Widths from the features to the classes, as ``[784, 512, 10]``."""
+
+    @field_validator("sizes")
+    @classmethod
+    def _have_two_ends(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if len(sizes) < 2:
+            raise ValueError("give the number of features and of classes at least")
+        return sizes
+
+
 class Model(Frozen):
-    """Where the model comes from: exactly one of ``path``, ``hub`` and ``tiny``.
+    """Where the model comes from: exactly one of ``path``, ``hub``, ``tiny`` and ``mlp``.
 
     A plain string stands for a local directory where one of that name exists, else for a Hub id.
     """
@@ -57,7 +71,9 @@ class Model(Frozen):
     revision: str = "main"
     """Branch, tag or commit of the Hub model; resolved to a commit before anything is reused."""
     tiny: TinyModel | None = None
-    """A small model with random weights, to be trained from scratch."""
+    """A small language model with random weights, to be trained from scratch."""
+    mlp: MlpModel | None = None
+    """A small classifier with random weights, to be trained from scratch on samples."""
 
     @model_validator(mode="before")
     @classmethod
@@ -68,9 +84,10 @@ class Model(Frozen):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Model:
-        given = [key for key in ("path", "hub", "tiny") if getattr(self, key) is not None]
+        kinds = ("path", "hub", "tiny", "mlp")
+        given = [key for key in kinds if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of path, hub, tiny; got {given or 'none'}")
+            raise ValueError(f"give exactly one of {', '.join(kinds)}; got {given or 'none'}")
         return self
 
 

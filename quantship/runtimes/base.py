@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 RuntimeName = Literal["torch", "torchao", "onnxruntime"]
 Tokens = NDArray[np.int64]
 Logits = NDArray[np.float32]
+Features = NDArray[np.float32]
 
 
 class Runtime(Protocol):
@@ -28,6 +29,15 @@ class Runtime(Protocol):
 
     def decode(self, tokens: Tokens) -> Logits:
         """Append one token to each sequence: (B,) to (B, V)."""
+        ...
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A loaded model that can be asked for the classes of samples."""
+
+    def classify(self, features: Features) -> Logits:
+        """Logits of each sample's class: (B, features) to (B, classes)."""
         ...
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from quantship.runtimes.base import Logits, RuntimeName, Tokens
+from quantship.runtimes.base import Features, Logits, RuntimeName, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,6 +50,11 @@ class TorchRuntime:
         return self._array(output.logits)
 
     @torch.inference_mode()
+    def classify(self, features: Features) -> Logits:
+        """See ``Classifier.classify``."""
+        return self._array(self._model(features=self._tensor(features)).logits)
+
+    @torch.inference_mode()
     def prefill(self, input_ids: Tokens, capacity: int) -> Logits:
         """See ``Runtime.prefill``."""
         self._cache = None
@@ -70,7 +75,7 @@ class TorchRuntime:
         self._cache = output.past_key_values
         return self._array(output.logits[:, -1])
 
-    def _tensor(self, array: Tokens) -> torch.Tensor:
+    def _tensor(self, array: Tokens | Features) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
     @staticmethod

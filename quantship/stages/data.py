@@ -1,11 +1,20 @@
-"""Turn the recipe's sources into tokenized data sets, once for all steps."""
+"""Turn the recipe's sources into data sets to train and to evaluate on, once for all steps."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from quantship.artifact import Facts
 from quantship.frozen import Frozen
 from quantship.job import Job
 from quantship.recipe.language import Data
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from datasets import Dataset
+
+    from quantship.data import Source
 
 REVISION = 1
 TRAIN, EVAL = "train", "eval"
@@ -22,25 +31,34 @@ class Settings(Frozen):
 
 def run(job: Job) -> Facts:
     """Write ``train/`` and ``eval/`` with ``Dataset.save_to_disk``."""
+    settings: Settings = job.settings
+    data = settings.data
+    facts: Facts = {}
+    for name, sources, training in ((TRAIN, data.train, True), (EVAL, data.eval, False)):
+        if sources:
+            made, facts[name] = _prepare(sources, settings, job.inputs["model"].path, training)
+            made.save_to_disk(job.out / name)
+    return facts
+
+
+def _prepare(
+    sources: tuple[Source, ...], settings: Settings, model: Path, training: bool
+) -> tuple[Dataset, Facts]:
+    from quantship.data import holds_samples
+    from quantship.data.features import prepare_samples
     from quantship.data.prepare import prepare
     from quantship.models import load_tokenizer
 
-    settings: Settings = job.settings
     data = settings.data
-    tokenizer = load_tokenizer(job.inputs["model"].path)
-    facts: Facts = {}
-    for name, sources, training in ((TRAIN, data.train, True), (EVAL, data.eval, False)):
-        if not sources:
-            continue
-        dataset, facts[name] = prepare(
-            sources,
-            tokenizer,
-            max_length=data.max_length,
-            chat_template=data.chat_template,
-            mask_prompt=data.mask_prompt,
-            packing=data.packing and training,
-            seed=settings.seed,
-            shuffle=training,
-        )
-        dataset.save_to_disk(job.out / name)
-    return facts
+    if holds_samples(sources[0]):  # then all do: a recipe's check sees to it
+        return prepare_samples(sources, seed=settings.seed, shuffle=training)
+    return prepare(
+        sources,
+        load_tokenizer(model),
+        max_length=data.max_length,
+        chat_template=data.chat_template,
+        mask_prompt=data.mask_prompt,
+        packing=data.packing and training,
+        seed=settings.seed,
+        shuffle=training,
+    )

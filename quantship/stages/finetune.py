@@ -21,20 +21,20 @@ def run(job: Job) -> Facts:
     """Write the trained model as a Hugging Face directory in float32."""
     from datasets import load_from_disk
 
-    from quantship.models import load_float, load_tokenizer
+    from quantship.models import copy_tokenizer, load_float, pad_token_id
     from quantship.training import train
 
     settings: Settings = job.settings
     source = job.inputs["model"].path
-    model, tokenizer = load_float(source), load_tokenizer(source)
+    model = load_float(source)
     training = train(
         model,
         load_from_disk(str(job.inputs["data"].path / "train")),
         settings.step,
-        pad_token_id=tokenizer.pad_token_id or 0,
+        pad_token_id=pad_token_id(source),
         seed=settings.seed,
         resume=job.resume,
     )
     model.cpu().save_pretrained(job.out)
-    tokenizer.save_pretrained(job.out)
+    copy_tokenizer(source, job.out)
     return {"training": training}

@@ -30,18 +30,18 @@ def run(job: Job) -> Facts:
 
     from quantship import distillation
     from quantship.grids import find_grids
-    from quantship.models import load_float, load_tokenizer
+    from quantship.models import copy_tokenizer, load_float, load_tokenizer, pad_token_id
     from quantship.quant import lora
     from quantship.quant.modules import prepare_qat
     from quantship.training import train
 
     settings: Settings = job.settings
     step, source, data = settings.step, job.inputs["model"].path, job.inputs["data"].path
-    tokenizer = load_tokenizer(source)
     model: Any = load_float(source)
     teaching = None
     if step.distill is not None:
-        teaching = distillation.load(job.inputs["teacher"].path, step.distill, model, tokenizer)
+        teacher, tokenizer = job.inputs["teacher"].path, load_tokenizer(source)
+        teaching = distillation.load(teacher, step.distill, model, tokenizer)
     prepare_qat(model, settings.scheme)
     calibrated = find_grids(
         model,
@@ -56,7 +56,7 @@ def run(job: Job) -> Facts:
         model,
         load_from_disk(str(data / "train")),
         step,
-        pad_token_id=tokenizer.pad_token_id or 0,
+        pad_token_id=pad_token_id(source),
         seed=settings.seed,
         resume=job.resume,
         teaching=teaching,
@@ -65,7 +65,7 @@ def run(job: Job) -> Facts:
         model.save_pretrained(job.out / "adapter")
         model = lora.merge(model)  # where it was trained: devices multiply to other last bits
     written = _write(model.cpu(), step, job.out)
-    tokenizer.save_pretrained(job.out)
+    copy_tokenizer(source, job.out)
     return {
         "training": training,
         "scheme": settings.scheme.name,

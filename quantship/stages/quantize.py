@@ -21,7 +21,7 @@ class Settings(Frozen):
 def run(job: Job) -> Facts:
     """Write a torchao checkpoint."""
     from quantship.grids import find_grids
-    from quantship.models import load_float, load_tokenizer
+    from quantship.models import copy_tokenizer, load_float
     from quantship.quant import handoff
     from quantship.quant.convert import convert
     from quantship.quant.modules import codes_of, prepare_qat
@@ -41,5 +41,5 @@ def run(job: Job) -> Facts:
     handed_over = handoff.compare(codes_of(model), source)
     if handed_over is not None:
         facts["handoff"] = handed_over
-    load_tokenizer(source).save_pretrained(job.out)
+    copy_tokenizer(source, job.out)
     return facts

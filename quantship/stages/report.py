@@ -267,6 +267,11 @@ def _notes(plan: Plan, made: Mapping[str, Artifact]) -> list[str]:
             "Codes and scales of every quantized ONNX model were read back from its file and "
             "compared with the checkpoint's."
         )
+    if "samples" in made["data"].facts.get("eval", {}):
+        notes.append(
+            "The models classify samples, and each counts as one token: token accuracy is the "
+            "share of samples whose class was found."
+        )
     if "benchmark" in made:
         notes.append(
             "PyTorch's prefill computes the last position's logits, as generate() does; the ONNX "

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantship.errors import QuantshipError
-from quantship.runtimes.base import Runtime
+from quantship.runtimes.base import Classifier, Logits, Runtime, Tokens
 
 IGNORED = -100
 LARGEST_LOSS = 700.0
@@ -59,7 +59,8 @@ def evaluate(runtime: Runtime, batches: Iterable[dict[str, Any]]) -> Likelihood:
     Args:
         runtime: Any runtime.
         batches: ``input_ids``, ``labels`` and ``attention_mask`` as ``data.prepare.collate``
-            makes them, labels not yet shifted.
+            makes them, labels not yet shifted. Or ``features`` and ``labels`` of samples, each of
+            which counts as one token.
 
     Raises:
         QuantshipError: The loss is not a number, or beyond all reason.
@@ -68,10 +69,9 @@ def evaluate(runtime: Runtime, batches: Iterable[dict[str, Any]]) -> Likelihood:
     num_tokens: list[NDArray[np.int64]] = []
     hits = 0
     for batch in batches:
-        labels = batch["labels"][:, 1:].numpy()
-        logits = runtime.logits(batch["input_ids"].numpy(), batch["attention_mask"].numpy())
+        logits, labels = _aligned(runtime, batch)
         kept = labels != IGNORED
-        predictions, targets = logits[:, :-1][kept], labels[kept]
+        predictions, targets = logits[kept], labels[kept]
         nll = np.zeros(labels.shape)
         nll[kept] = -log_softmax(predictions)[np.arange(len(targets)), targets]
         nll_nats.append(nll.sum(axis=1))
@@ -92,6 +92,16 @@ def evaluate(runtime: Runtime, batches: Iterable[dict[str, Any]]) -> Likelihood:
         "num_tokens": total,
     }
     return Likelihood(metrics, sequences)
+
+
+def _aligned(runtime: Runtime, batch: dict[str, Any]) -> tuple[Logits, Tokens]:
+    """Logits (B, P, V) of the positions that predict something, and their labels (B, P)."""
+    if "features" in batch:
+        assert isinstance(runtime, Classifier)
+        logits, labels = runtime.classify(batch["features"].numpy()), batch["labels"].numpy()
+        return logits[:, None], labels[:, None]
+    logits = runtime.logits(batch["input_ids"].numpy(), batch["attention_mask"].numpy())
+    return logits[:, :-1], batch["labels"][:, 1:].numpy()
 
 
 def write_sequences(sequences: Sequences, directory: Path) -> None:

@@ -99,9 +99,18 @@ def test_nothing_is_printed(
 
 
 def test_the_package_has_these_members_and_says_what_they_do() -> None:
-    assert set(quantship.__all__) == {"check", "run"}
-    for name in quantship.__all__:
+    recipes = {"check", "run"}
+    modules = {"prepare_qat", "convert", "quantize", "fold_batch_norms", "compare"}
+    files = {"load", "save", "load_into"}
+    assert set(quantship.__all__) == recipes | modules | files | {"Comparison"}
+    assert set(quantship.__all__) <= set(dir(quantship))
+    for name in recipes | modules | files:
         verb = getattr(quantship, name)
         parameters = inspect.signature(verb).parameters
         assert all(parameter in verb.__doc__ for parameter in parameters)
         assert "Raises:" in verb.__doc__
+
+
+def test_a_name_that_the_package_lacks_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'quantship' has no attribute 'quantise'"):
+        quantship.quantise  # noqa: B018

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-ELSEWHERE = {"quickstart"}
-"""Shipped recipes that tests/e2e runs."""
+ELSEWHERE = {"quickstart", "digits-mlp"}
+"""Shipped recipes that tests/e2e and test_digits.py run."""
 LONGEST = 128
 """Tokens of the longest sequence."""
 NUM_TRAIN, NUM_EVAL = 12, 6

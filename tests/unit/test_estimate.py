@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantship.estimate import TINY_VOCABULARY, Needs, needs, tiny_parameters
+from quantship.estimate import TINY_VOCABULARY, Needs, mlp_parameters, needs, tiny_parameters
 from quantship.job import Node
+from quantship.mlp.model import build_model as build_classifier
 from quantship.quant.scheme import SCHEMES, Scheme
-from quantship.recipe.language import QatStep, QuantizeStep, TinyModel
+from quantship.recipe.language import MlpModel, QatStep, QuantizeStep, TinyModel
 from quantship.stages import qat, quantize
 from quantship.tiny import build_model, build_tokenizer
 
@@ -41,6 +42,12 @@ def test_parameters_are_counted_as_the_model_counts_them(
     model = build_model(tiny, build_tokenizer(64), seed=0)
     assert tiny_parameters(tiny) == model.num_parameters()
     assert model.config.vocab_size == TINY_VOCABULARY
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=4))
+def test_parameters_of_a_classifier_are_counted_as_it_counts_them(sizes: list[int]) -> None:
+    model = build_classifier(sizes, seed=0)
+    assert mlp_parameters(MlpModel(sizes=tuple(sizes))) == model.num_parameters()
 
 
 def test_training_holds_weights_gradients_and_two_moments() -> None:

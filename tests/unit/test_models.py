@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from quantship.quant.modules import prepare_qat
 from quantship.errors import QuantshipError
 from quantship.exporters import decoder
 from quantship.models import (
@@ -23,6 +22,7 @@ from quantship.models import (
     weight_bytes,
 )
 from quantship.quant.convert import convert
+from quantship.quant.modules import prepare_qat
 from quantship.quant.scheme import SCHEMES
 
 pytestmark = pytest.mark.usefixtures("one_thread")

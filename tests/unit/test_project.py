@@ -29,7 +29,10 @@ TOP_LEVEL = {
 }
 MADE_BY_TOOLS = {"__pycache__", "build", "dist"}
 LONGEST_FILE = 350
-HEAVY = {"accelerate", "datasets", "matplotlib", "onnx", "onnxruntime", "torch", "transformers"}
+HEAVY = {
+    *("accelerate", "datasets", "matplotlib", "numpy", "onnx", "onnxruntime", "sklearn", "torch"),
+    "transformers",
+}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,12 @@ def test_every_dependency_of_a_dependency_is_pinned(
 
 def test_every_library_the_package_imports_is_a_declared_dependency(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    extras = project["optional-dependencies"]
+    lines = [
+        *project["dependencies"],
+        *(line for key in extras.keys() - {"dev"} for line in extras[key]),
+    ]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
     imported: set[str] = set()
     for path in (repository / "quantship").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -56,7 +56,7 @@ def test_every_key_can_be_explained(key: str) -> None:
         ("steps", ["stage: finetune  Train the float model.", "More: quantship explain steps."]),
         ("data.train.gsm8k", ["GSM8K", "limit  whole number, at least 1, or null"]),
         ("model.tiny", ["hidden_size  whole number, at least 1  (default 128)"]),
-        ("model", ["exactly one of `path`, `hub` and `tiny`"]),
+        ("model", ["exactly one of `path`, `hub`, `tiny` and `mlp`"]),
         ("name", ["default: the file's name"]),
         ("profiles", ["--profile NAME"]),
         ("extends", ["Mappings merge, lists are replaced whole."]),

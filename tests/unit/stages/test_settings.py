@@ -22,6 +22,7 @@ from quantship.recipe.language import (
     Distillation,
     FinetuneStep,
     Lora,
+    MlpModel,
     QatStep,
     QuantizeStep,
     Teacher,
@@ -33,6 +34,7 @@ from quantship.stages import (
     evaluate,
     export,
     finetune,
+    mlp,
     online,
     qat,
     quantize,
@@ -44,6 +46,7 @@ SOURCES = Data.model_validate(
         "eval": [
             {"adapter": "builtin"},
             {"adapter": "chat", "path": "chats.jsonl"},
+            {"adapter": "digits"},
             {"adapter": "gsm8k", "path": "gsm8k.jsonl"},
             {"adapter": "hub", "dataset": "me/chats", "messages": "m"},
             {"adapter": "hub", "dataset": "me/prompts", "prompt": "q", "completion": "a"},
@@ -66,6 +69,7 @@ SCHEME = Scheme(
 )
 SAMPLES: dict[str, Frozen] = {
     "tiny": tiny.Settings(dimensions=TinyModel(), seed=0),
+    "mlp": mlp.Settings(dimensions=MlpModel(sizes=(784, 512, 10)), seed=0),
     "data": data.Settings(
         data=Data(train=SOURCES, eval=SOURCES, chat_template="{{ messages }}"),
         seed=0,
@@ -95,7 +99,7 @@ SAMPLES: dict[str, Frozen] = {
     ),
 }
 CANDIDATES: tuple[Any, ...] = (
-    *(None, True, False, 1, 2, 7, 64, 0.25, 0.5, (), (("x",),), {"cpu": "another"}),
+    *(None, True, False, 1, 2, 7, 64, 0.25, 0.5, (), (1, 2), (("x",),), {"cpu": "another"}),
     *("x", "y", "w8a16"),
     *({"bits": 4}, {"bits": 8, "group_size": 16}, {"symmetric": True}, 99.0),
 )
