@@ -91,9 +91,9 @@ def test_killed_in_every_stage_a_run_ends_as_if_nothing_had_been(
         final = runner.root / "steps" / undisturbed.result.artifacts[job].path.name
         partial = Path(f"{final}.partial")
         process = runner.start()
-        if jobs is WORKING:  # it imports libraries for longer than that
+        if jobs is WORKING:  # every job of this run takes longer than that
             wait_until(partial.exists, process)
-            time.sleep(generator.uniform(0, 0.8))
+            time.sleep(generator.uniform(0, 0.05))
         else:
             wait_until(holds_something(partial), process)
             time.sleep(generator.uniform(0, 0.02))
