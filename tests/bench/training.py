@@ -24,6 +24,7 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     "qat w4a16-g32": {"scheme": "w4a16-g32"},
     "qat w4a16-g32, learned scales": {"scheme": "w4a16-g32", "scales": "learned"},
     "qat w4a16-g32, LoRA": {"scheme": "w4a16-g32", "lora": True},
+    "qat w4a16-g32, QLoRA": {"scheme": "w4a16-g32", "lora": {"base": "nf4"}},
     "torchao qat w8a8": {"torchao": 8},
     "torchao qat w4a16-g32": {"torchao": 4},
 }
