@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,6 +246,15 @@ def test_a_signal_ends_the_step_saves_and_stops(
     assert facts_resumed["points"] == facts["points"]
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Python's own handler of SIGINT; a shell's background jobs are started with none."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_a_second_signal_does_not_wait(dataset: Dataset, tmp_path: Path) -> None:
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
