@@ -1,26 +1,19 @@
-"""The command line: the only place that prints, errors included."""
+"""The command line: its commands, each of which hands over to a room of its own."""
 
 from __future__ import annotations
 
 import io
-import logging
-import os
 import sys
-import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import quantship
 import quantship.recipe as recipes
-from quantship.errors import QuantshipError
+from quantship.console import errors_shown, quiet_libraries, screen
 from quantship.progress import bars
 from quantship.recipe import explain as language
 from quantship.recipe import shipped
@@ -29,11 +22,6 @@ from quantship.reporting.formatting import DASH, size
 if TYPE_CHECKING:
     from quantship.pipeline import Event, PlannedStep
     from quantship.recipe import Recipe
-
-INTERRUPTED = 130
-INTERNAL_ERROR = 1
-PIPED_WIDTH = 120
-"""Columns where the output is no terminal: the table of models needs 100."""
 
 _EXAMPLES = """\
 Examples:
@@ -87,9 +75,9 @@ def run(
 
     `quantship RECIPE` is short for `quantship run RECIPE`.
     """
-    with _errors_shown(debug):
+    with errors_shown(debug):
         if not debug:
-            _quiet_libraries()
+            quiet_libraries()
         loaded = recipes.load(shipped.find(recipe), overrides=overrides or (), profile=profile)
         if plan:
             _show_plan(loaded, artifacts)
@@ -105,13 +93,15 @@ def check(
     debug: Debug = False,
 ) -> None:
     """Report everything that is wrong with a recipe, at once."""
-    with _errors_shown(debug):
+    with errors_shown(debug):
         if not debug:
-            _quiet_libraries()
+            quiet_libraries()
         path = shipped.find(recipe)
         checked = recipes.check(path, overrides=overrides or (), profile=profile)
         names = ", ".join(str(step.name) for step in checked.steps)
-        _out().print(Text.assemble(("✓ ", "green"), f"{path}: {len(checked.steps)} steps: {names}"))
+        screen().print(
+            Text.assemble(("✓ ", "green"), f"{path}: {len(checked.steps)} steps: {names}")
+        )
 
 
 @app.command()
@@ -121,8 +111,8 @@ def explain(
     ] = None,
 ) -> None:
     """Explain the recipe language, or one of its keys."""
-    with _errors_shown(debug=False):
-        _out().print(language.explain(key))
+    with errors_shown(debug=False):
+        screen().print(language.explain(key))
 
 
 @app.command()
@@ -161,7 +151,7 @@ def _run(recipe: Recipe, artifacts: Path) -> None:
     from quantship import pipeline
     from quantship.reporting import terminal
 
-    out = _out()
+    out = screen()
     with bars(out):
         result = pipeline.run(recipe, artifacts, lambda event: out.print(_event_line(event)))
     out.print()
@@ -173,7 +163,7 @@ def _show_plan(recipe: Recipe, artifacts: Path) -> None:
     from quantship import pipeline
 
     planned = pipeline.plan(recipe, artifacts)
-    out = _out()
+    out = screen()
     out.print(_plan_table(planned))
     out.print(_plan_summary(planned))
 
@@ -218,63 +208,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
-
-
-@contextmanager
-def _errors_shown(debug: bool) -> Iterator[None]:
-    """Turn whatever goes wrong inside into a message and an exit code.
-
-    Args:
-        debug: Show the traceback in place of the message.
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        _complain("Interrupted. The same command resumes where it stopped.", debug)
-        raise typer.Exit(INTERRUPTED) from None
-    except QuantshipError as error:
-        _complain(str(error), debug)
-        raise typer.Exit(error.exit_code) from None
-    except (typer.Exit, BrokenPipeError):
-        raise
-    except Exception as error:  # noqa: BLE001 - the last resort: no user meets a bare traceback
-        message = f"internal error: {type(error).__name__}: {error}"
-        _complain(f"{message}\n    This is a bug in quantship; --debug shows where.", debug)
-        raise typer.Exit(INTERNAL_ERROR) from None
-
-
-def _complain(message: str, debug: bool) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if debug:
-        traceback.print_exc()
-    else:
-        console.print(Text(message, "red"))
-
-
-def _out() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-
-
-def _quiet_libraries() -> None:
-    """Keep the libraries' progress bars, warnings and logs off the user's screen.
-
-    By environment variables where there are any: they reach child processes as well, and must be
-    set before the libraries are imported.
-    """
-    quiet = {
-        "DATASETS_VERBOSITY": "error",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_VERBOSITY": "error",
-        "PYTHONWARNINGS": "ignore",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TORCH_LOGS": "-all",
-        "TQDM_DISABLE": "1",
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
-    for name, value in quiet.items():
-        os.environ.setdefault(name, value)  # who sets one of these wants to hear it
-    warnings.filterwarnings("ignore")
-    for name in ("torch", "torchao", "transformers", "datasets", "onnxruntime", "onnxscript"):
-        logging.getLogger(name).setLevel(logging.ERROR)

@@ -53,6 +53,11 @@ def has_vnni() -> bool:
     return bool({"avx_vnni", "avx512_vnni", "amx_int8", "asimd"} & set(instruction_sets()))
 
 
+def is_arm() -> bool:
+    """Whether the CPU is a 64-bit ARM."""
+    return platform.machine().lower() in ("aarch64", "arm64")
+
+
 def num_cpus() -> int:
     """Logical CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,7 @@ from quantship import artifact, hardware, hub, models
 from quantship.artifact import Artifact
 from quantship.data import Source, hub_dataset, local_files
 from quantship.errors import Problem, RecipeError, UsageError
-from quantship.exporters import lowering
+from quantship.exporters import lowering, targets
 from quantship.frozen import Frozen
 from quantship.job import OUTSIDE, Node, Plan
 from quantship.quant.scheme import Scheme
@@ -232,13 +232,14 @@ class _Planner:
     def _add_exports(self, step: ExportStep) -> None:
         for source, name in exported_as(step).items():
             scheme = self.nodes[source].scheme
+            target = targets.resolve(step.target)
             form = step.lowering
             if form == "auto":
-                form = lowering.choose(scheme, hardware.has_vnni())
+                form = lowering.choose(scheme, target)
             self.add(
                 name,
                 "export",
-                export.Settings(lowering=form, scheme=scheme),
+                export.Settings(lowering=form, target=target, scheme=scheme),
                 {"model": source},
                 scheme=scheme,
                 group=self.nodes[source].group,

@@ -21,6 +21,7 @@ from quantship.errors import QuantshipError
 from quantship.exporters import hooks
 from quantship.exporters.graph import Graph
 from quantship.exporters.lowering import Lowering
+from quantship.exporters.targets import Target
 from quantship.quant import checkpoint
 from quantship.quant.tensors import StoredCodes
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.onnx"
 
 
-def export(source: Path, lowering: Lowering, scheme: str | None, out: Path) -> Facts:
+def export(
+    source: Path, lowering: Lowering, scheme: str | None, out: Path, target: Target
+) -> Facts:
     """Write ``model.onnx``, its external data, tokenizer and ``genai_config.json`` into ``out``.
 
     Args:
@@ -38,6 +41,7 @@ def export(source: Path, lowering: Lowering, scheme: str | None, out: Path) -> F
         lowering: Form of the quantized layers; ``float`` for a float model.
         scheme: Name of the checkpoint's scheme, for the model's metadata.
         out: Existing directory.
+        target: Machine that the model is for.
 
     Raises:
         QuantshipError: The model builder does not know the architecture, or onnxruntime cannot
@@ -46,10 +50,11 @@ def export(source: Path, lowering: Lowering, scheme: str | None, out: Path) -> F
     stored = checkpoint.load_codes(source) if lowering != "float" else {}
     metadata = {
         "lowering": lowering,
+        "target": target,
         "scheme": scheme,
         "source_sha256": digest_file(source / checkpoint.WEIGHTS) if stored else None,
     }
-    graph = Graph(builder=None)
+    graph = Graph(target)
     load = partial(_skeleton, source, stored) if stored else None
     log = io.StringIO()
     try:

@@ -1,19 +1,21 @@
-"""The little that the lowerings need of onnxruntime-genai's model builder.
+"""The little that the lowerings need to draw a graph: an initializer, a node, a result's shape.
 
-The builder walks a Hugging Face decoder and emits one node after the other by name. ``Graph``
-narrows it to what a lowering may do: add an initializer, add a node, name a result's shape.
+Lowerings emit one node after the other by name, and do not know what draws them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnx_ir as ir
 
 from quantship.exporters.lowering import Form
+from quantship.exporters.targets import Target
+
+ConstantType = Literal["FLOAT", "INT64", "UINT8", "INT8"]
 
 
 @dataclass(frozen=True)
@@ -37,38 +39,66 @@ class Place:
     container_bits: int
 
 
+class Drawing(Protocol):
+    """What draws: onnxruntime-genai's builder behind ``BuilderDrawing``, or a graph of onnx-ir."""
+
+    def initializer(self, name: str, array: np.ndarray) -> None:
+        """Add a constant tensor that is stored in the model's file."""
+        ...
+
+    def constant(self, dtype: ConstantType, value: Any) -> str:
+        """Name of a small constant that is shared by all its users."""
+        ...
+
+    def node(
+        self, op: str, inputs: list[str], output: str, domain: str, attributes: dict[str, Any]
+    ) -> None:
+        """Add a node with one output, named like its output."""
+        ...
+
+    def declare(self, output: str, width: int, seq_dim: str | int) -> None:
+        """State that ``output`` is float of shape (batch, sequence, width)."""
+        ...
+
+
 @dataclass
 class Graph:
-    """A decoder graph under construction.
+    """A graph under construction, as the lowerings see it.
 
     Args:
-        builder: onnxruntime-genai's ``Model``, in the middle of ``make_model``.
+        drawing: What draws it; a decoder's comes with its builder, when that begins.
+        target: Machine that the graph is for.
         places: Where each quantized matrix went; filled by the lowerings.
         quantized_inputs: Results of quantizing a layer's input, by input and how that was done, so
             that layers that share an input share the work.
         arithmetic: How layers treat their inputs when the model runs, and how many do so.
     """
 
-    builder: Any
+    target: Target
+    drawing: Drawing | None = None
     places: dict[str, Place] = field(default_factory=dict)
     quantized_inputs: dict[object, Any] = field(default_factory=dict)
     arithmetic: Counter[str] = field(default_factory=Counter)
 
     def initializer(self, name: str, array: np.ndarray) -> str:
         """Add a constant tensor that is stored in the model's file; return its name."""
-        self.builder.make_initializer(np.asarray(array, order="C"), name)
+        self._drawing.initializer(name, np.asarray(array, order="C"))
         return name
 
-    def constant(self, dtype: Literal["FLOAT", "INT64", "UINT8"], value: Any) -> str:
+    def constant(self, dtype: ConstantType, value: Any) -> str:
         """Name of a small constant that is shared by all its users."""
-        return f"/model/constants/{dtype}/{value}"
+        return self._drawing.constant(dtype, value)
 
     def node(
         self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: Any
     ) -> str:
         """Add a node with one output, named like its output; return the output's name."""
-        self.builder.make_node(op, inputs, [output], name=output, domain=domain, **attributes)
+        self._drawing.node(op, inputs, output, domain, attributes)
         return output
+
+    def declare(self, output: str, width: int, seq_dim: str | int) -> None:
+        """State that ``output`` is float of shape (batch, sequence, width)."""
+        self._drawing.declare(output, width, seq_dim)
 
     def describe_arithmetic(self) -> str:
         """What layers do to their inputs when the model runs, what most do first."""
@@ -78,7 +108,33 @@ class Graph:
         counted = self.arithmetic.most_common()
         return "; ".join(f"{how} ({count} of {total} layers)" for how, count in counted)
 
+    @property
+    def _drawing(self) -> Drawing:
+        assert self.drawing is not None
+        return self.drawing
+
+
+@dataclass(frozen=True)
+class BuilderDrawing:
+    """Draws through onnxruntime-genai's ``Model``, in the middle of ``make_model``."""
+
+    builder: Any
+
+    def initializer(self, name: str, array: np.ndarray) -> None:
+        """See ``Drawing.initializer``."""
+        self.builder.make_initializer(array, name)
+
+    def constant(self, dtype: ConstantType, value: Any) -> str:
+        """See ``Drawing.constant``: the builder makes what such a name says."""
+        return f"/model/constants/{dtype}/{value}"
+
+    def node(
+        self, op: str, inputs: list[str], output: str, domain: str, attributes: dict[str, Any]
+    ) -> None:
+        """See ``Drawing.node``."""
+        self.builder.make_node(op, inputs, [output], name=output, domain=domain, **attributes)
+
     def declare(self, output: str, width: int, seq_dim: str | int) -> None:
-        """State that ``output`` is float of shape (batch, sequence, width)."""
+        """See ``Drawing.declare``."""
         shape = self.builder.make_hidden_state_shape(seq_dim=seq_dim, last_dim=width)
         self.builder.make_value(output, ir.DataType.FLOAT, shape=shape)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantship.errors import QuantshipError
 from quantship.exporters import inputs, integer, nbits
-from quantship.exporters.graph import Graph
+from quantship.exporters.graph import BuilderDrawing, Graph
 from quantship.exporters.lowering import Form, Lowering, arithmetic, form_of
 from quantship.quant.tensors import StoredCodes
 
@@ -59,7 +59,7 @@ class Hooks:
                 f"onnxruntime's attention takes heads of a multiple of {HEAD_MULTIPLE} features, "
                 f"and the heads of this model have {builder.head_size}"
             )
-        self.graph.builder = builder
+        self.graph.drawing = BuilderDrawing(builder)
         own = self.original["load_weights"]
         model: Any = self.load() if self.load else own(builder, input_path)
         # The builder rounds the factor of Gemma's embedding to two digits.

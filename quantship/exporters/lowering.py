@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from quantship.exporters.targets import Target
 from quantship.quant.scheme import ActivationFormat, LayerFormat, Scheme, WeightFormat
 
 LoweringName = Literal["auto", "float", "nbits", "integer"]
@@ -47,8 +48,8 @@ def reject(scheme: Scheme | None, lowering: LoweringName) -> str | None:
     return _reject_form(scheme, lowering)
 
 
-def choose(scheme: Scheme | None, has_vnni: bool) -> Lowering:
-    """The lowering that ``auto`` stands for on a machine.
+def choose(scheme: Scheme | None, target: Target) -> Lowering:
+    """The lowering that ``auto`` stands for on a target.
 
     A form that can carry the scheme. Of two that can: the one that quantizes inputs as in training
     where the other would be coarsely different; else the faster. With VNNI, MatMulNBits is the
@@ -57,11 +58,11 @@ def choose(scheme: Scheme | None, has_vnni: bool) -> Lowering:
 
     Args:
         scheme: Scheme of the model to export, which ``reject`` lets pass; None for a float model.
-        has_vnni: Whether the CPU multiplies unsigned by signed bytes without saturating.
+        target: Machine that the model will run on.
     """
     if scheme is None:
         return "float"
-    form = _preferred(scheme, has_vnni=has_vnni)
+    form = _preferred(scheme, has_vnni=target != "x86")
     other: Form = "nbits" if form == "integer" else "integer"
     return form if _reject_form(scheme, form) is None else other
 

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from quantship.data import Source
 from quantship.exporters.lowering import LoweringName
+from quantship.exporters.targets import TargetName
 from quantship.frozen import Frozen
 from quantship.recipe.model_options import STEP_NAME, Positive
 from quantship.recipe.model_options import Distillation as Distillation
@@ -137,7 +138,10 @@ class ExportStep(Step):
     input: tuple[str, ...] | None = None
     """Steps to export, one name or a list; default: the nearest model step before."""
     lowering: LoweringName = "auto"
-    """Form of the quantized layers; auto: the fastest exact one for this machine's CPU."""
+    """Form of the quantized layers; auto: the fastest exact one for the target."""
+    target: TargetName = "this-machine"
+    """Machine that the model will run on: this-machine (its CPU), x86 (without VNNI), x86-vnni,
+    arm, cuda, or portable (standard operators that other runtimes read too)."""
 
     @field_validator("input", mode="before")
     @classmethod

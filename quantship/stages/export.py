@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from quantship.artifact import Facts
 from quantship.exporters.lowering import Lowering
+from quantship.exporters.targets import Target
 from quantship.frozen import Frozen
 from quantship.job import Job
 from quantship.quant.scheme import Scheme
 
-REVISION = 2
+REVISION = 3
 
 
 class Settings(Frozen):
-    """What an export depends on, beside its input; ``auto`` is resolved before it comes here."""
+    """What an export depends on, beside its input; names that stand for others are resolved."""
 
     lowering: Lowering
+    target: Target
     scheme: Scheme | None
 
 
@@ -26,7 +28,7 @@ def run(job: Job) -> Facts:
     settings: Settings = job.settings
     source = job.inputs["model"].path
     name = settings.scheme.name if settings.scheme else None
-    facts = decoder.export(source, settings.lowering, name, job.out)
+    facts = decoder.export(source, settings.lowering, name, job.out, settings.target)
     if settings.scheme is None:
         return facts
     compared = codes.compare(job.out, source)

@@ -37,10 +37,11 @@ EXPORT = """
 import json, sys, time
 from pathlib import Path
 from quantship.exporters import decoder
+from quantship.exporters.targets import resolve
 from quantship.hardware import peak_rss_bytes
 source, lowering, scheme, out = sys.argv[1:]
 began = time.perf_counter()
-decoder.export(Path(source), lowering, scheme or None, Path(out))
+decoder.export(Path(source), lowering, scheme or None, Path(out), resolve("this-machine"))
 seconds = time.perf_counter() - began
 print(json.dumps({"seconds": seconds, "peak_rss_bytes": peak_rss_bytes()}))
 """

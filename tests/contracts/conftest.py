@@ -80,7 +80,7 @@ class Workshop:
 
         source = self.checkpoint(scheme, name) if scheme else self.float_dir(name)
         path = self._new("onnx", lowering, str(source))
-        decoder.export(source, lowering, scheme.name if scheme else None, path)
+        decoder.export(source, lowering, scheme.name if scheme else None, path, "x86")
         return path
 
     def _new(self, *key: str) -> Path:

@@ -273,7 +273,7 @@ def extreme(
     @cache
     def made(scheme: Scheme, lowering: Lowering) -> tuple[Path, Path]:
         path: Path = tmp_path_factory.mktemp("extreme")
-        decoder.export(source(scheme), lowering, scheme.name, path)
+        decoder.export(source(scheme), lowering, scheme.name, path, "x86")
         return path, source(scheme)
 
     return made

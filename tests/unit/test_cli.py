@@ -9,7 +9,7 @@ import pytest
 import typer
 
 import quantship
-from quantship import cli
+from quantship import cli, console
 from quantship.errors import QuantshipError, RecipeError, StageError, UsageError
 from quantship.pipeline import Event, PlannedStep
 from quantship.recipe.explain import schema_text
@@ -123,7 +123,7 @@ def test_a_recipe_as_first_word_is_short_for_run(
 def test_errors_become_messages_and_exit_codes(
     error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(typer.Exit) as caught, cli._errors_shown(debug=False):
+    with pytest.raises(typer.Exit) as caught, console.errors_shown(debug=False):
         raise error
     assert caught.value.exit_code == code
     out, err = capsys.readouterr()
@@ -136,14 +136,14 @@ def test_errors_become_messages_and_exit_codes(
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(
     error: Exception, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(typer.Exit) as caught, cli._errors_shown(debug=True):
+    with pytest.raises(typer.Exit) as caught, console.errors_shown(debug=True):
         raise error
     assert caught.value.exit_code == code
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_long_messages_are_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit), cli._errors_shown(debug=False):
+    with pytest.raises(typer.Exit), console.errors_shown(debug=False):
         raise UsageError("/a/very/long/path " * 40)
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -176,7 +176,7 @@ def test_a_plan_adds_up_what_is_still_to_be_done() -> None:
 
 def test_libraries_are_quiet_in_child_processes_too() -> None:
     code = (
-        "from quantship.cli import _quiet_libraries; _quiet_libraries();"
+        "from quantship.console import quiet_libraries; quiet_libraries();"
         "import subprocess, sys, warnings; warnings.warn('here'); import tqdm;"
         "list(tqdm.tqdm(range(3)));"
         "import torchao.prototype.mx_formats;"

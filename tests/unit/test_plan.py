@@ -10,7 +10,7 @@ import pytest
 from quantship import hardware, hub, models
 from quantship import plan as planning
 from quantship.errors import RecipeError, UsageError
-from quantship.exporters import lowering
+from quantship.exporters import lowering, targets
 from quantship.job import OUTSIDE, Plan
 from quantship.quant.scheme import SCHEMES
 from quantship.recipe import load
@@ -260,7 +260,7 @@ def test_auto_is_the_form_it_stands_for_here(
     has_vnni: bool, plan: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "has_vnni", lambda: has_vnni)
-    form = lowering.choose(SCHEMES["w8a8"], has_vnni)
+    form = lowering.choose(SCHEMES["w8a8"], targets.resolve("this-machine"))
     recipe = RECIPE.replace("[model, finetune, ptq, qat]", "[ptq, qat]")
     made = plan(recipe=recipe)
     assert made["qat-onnx"].settings.lowering == form  # type: ignore[union-attr]

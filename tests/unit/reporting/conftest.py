@@ -245,7 +245,7 @@ class Lab:
         return Node(name, "quantize", settings, {"model": source}, SCHEMES[scheme], "ptq", name)
 
     def export(self, node: Node) -> Node:
-        settings = export.Settings(lowering="nbits", scheme=node.scheme)
+        settings = export.Settings(lowering="nbits", target="x86", scheme=node.scheme)
         name = f"{node.name}-onnx"
         return Node(name, "export", settings, {"model": node.name}, node.scheme, node.group, name)
 

@@ -11,5 +11,5 @@ def tiny_onnx_dir(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
     from quantship.exporters import decoder
 
     path = tmp_path_factory.mktemp("onnx")
-    decoder.export(tiny_model_dir, "float", None, path)
+    decoder.export(tiny_model_dir, "float", None, path, "x86")
     return path

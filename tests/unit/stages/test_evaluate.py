@@ -86,7 +86,9 @@ def test_an_export_is_held_against_its_checkpoint(
     job: Callable[..., Job], quantized_dir: Path, data_dir: Path
 ) -> None:
     done = job(
-        export.Settings(lowering="integer", scheme=SCHEMES["w8a8"]), "onnx", model=quantized_dir
+        export.Settings(lowering="integer", target="x86", scheme=SCHEMES["w8a8"]),
+        "onnx",
+        model=quantized_dir,
     )
     model = Artifact(done.out, "export", "", export.run(done))
     facts = evaluate.run(job(settings(), model=model, reference=quantized_dir, data=data_dir))

@@ -16,7 +16,7 @@ from quantship.stages import export
 def test_a_float_model_has_no_codes_to_compare(
     job: Callable[..., Job], tiny_model_dir: Path
 ) -> None:
-    done = job(export.Settings(lowering="float", scheme=None), model=tiny_model_dir)
+    done = job(export.Settings(lowering="float", target="x86", scheme=None), model=tiny_model_dir)
     facts = export.run(done)
     assert "codes_equal" not in facts
     assert (done.out / "model.onnx").is_file()
@@ -27,7 +27,9 @@ def test_a_float_model_has_no_codes_to_compare(
 def test_a_quantized_model_is_exported_to_the_bit(
     lowering: str, job: Callable[..., Job], quantized_dir: Path
 ) -> None:
-    settings = export.Settings.model_validate({"lowering": lowering, "scheme": SCHEMES["w8a8"]})
+    settings = export.Settings.model_validate(
+        {"lowering": lowering, "target": "x86", "scheme": SCHEMES["w8a8"]}
+    )
     facts = export.run(job(settings, model=quantized_dir))
     assert facts["codes_equal"] is True
     assert facts["tensors_compared"] == 2 * 7 + 1
@@ -39,6 +41,6 @@ def test_other_integers_than_the_checkpoints_do_not_ship(
 ) -> None:
     wrong = CodeComparison(15, ("model.layers.0.mlp.up_proj",))
     monkeypatch.setattr(codes, "compare", lambda model, checkpoint: wrong)
-    settings = export.Settings(lowering="nbits", scheme=SCHEMES["w8a8"])
+    settings = export.Settings(lowering="nbits", target="x86", scheme=SCHEMES["w8a8"])
     with pytest.raises(ParityError, match=r"1 of 15 matrices .* model\.layers\.0\.mlp\.up_proj"):
         export.run(job(settings, model=quantized_dir))

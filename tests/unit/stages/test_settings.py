@@ -91,7 +91,7 @@ SAMPLES: dict[str, Frozen] = {
     "quantize": quantize.Settings(
         step=QuantizeStep(stage="quantize", scheme="w8a8"), scheme=SCHEME
     ),
-    "export": export.Settings(lowering="nbits", scheme=SCHEME),
+    "export": export.Settings(lowering="nbits", target="x86", scheme=SCHEME),
     "online": online.Settings(scheme=SCHEME, batch_size=4, limit=None),
     "evaluate": evaluate.Settings(batch_size=4, limit=None, parity_sequences=4),
     "benchmark": benchmark.Settings(
