@@ -52,7 +52,7 @@ def test_the_directory_holds_all_that_a_runtime_needs(
     checkpoint_dir: Path, tmp_path: Path, lowering: Lowering, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with nothing_left_behind():
-        facts = export(checkpoint_dir, lowering, "w8a8", tmp_path)
+        facts = export(checkpoint_dir, lowering, "w8a8", tmp_path, "x86")
     assert capfd.readouterr().out == ""
     written = {path.name for path in tmp_path.iterdir()}
     assert written >= {MODEL_FILE, "model.onnx.data", "genai_config.json", "tokenizer.json"}
@@ -66,7 +66,7 @@ def test_the_directory_holds_all_that_a_runtime_needs(
 
 
 def test_the_model_says_where_it_comes_from(checkpoint_dir: Path, tmp_path: Path) -> None:
-    facts = export(checkpoint_dir, "integer", "w8a8", tmp_path)
+    facts = export(checkpoint_dir, "integer", "w8a8", tmp_path, "x86")
     described = codes.metadata(ir.load(tmp_path / MODEL_FILE))
     assert described.pop("places").keys() == load_codes(checkpoint_dir).keys()
     assert described == {key: facts[key] for key in described}
