@@ -81,14 +81,14 @@ def test_the_module_search_path_is_what_it_was(tiny_model_dir: Path, tmp_path: P
     program = (  # in a process that has not imported the builder yet
         "import sys; before = list(sys.path); from pathlib import Path; "
         "from quantship.exporters.decoder import export; "
-        f"export(Path({str(tiny_model_dir)!r}), 'float', None, Path({str(tmp_path)!r})); "
+        f"export(Path({str(tiny_model_dir)!r}), 'float', None, Path({str(tmp_path)!r}), 'x86'); "
         "sys.exit(before != sys.path)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_nbits_layers_ask_for_integer_arithmetic(checkpoint_dir: Path, tmp_path: Path) -> None:
-    export(checkpoint_dir, "nbits", "w8a8", tmp_path)
+    export(checkpoint_dir, "nbits", "w8a8", tmp_path, "x86")
     nodes = [node for node in ir.load(tmp_path / MODEL_FILE).graph if node.op_type == "MatMulNBits"]
     assert len(nodes) == 2 * 5 + 1  # query, key and value are one
     assert all(node.attributes["accuracy_level"].as_int() == 4 for node in nodes)
@@ -99,20 +99,20 @@ def test_exporting_twice_gives_the_same_bytes(checkpoint_dir: Path, tmp_path: Pa
     for name in ("first", "second"):
         out = tmp_path / name
         out.mkdir()
-        export(checkpoint_dir, "nbits", "w8a8", out)
+        export(checkpoint_dir, "nbits", "w8a8", out, "x86")
         digests.append([digest_file(out / file) for file in (MODEL_FILE, "model.onnx.data")])
     assert digests[0] == digests[1]
 
 
 def test_the_source_is_left_as_it_was(checkpoint_dir: Path, tmp_path: Path) -> None:
     before = {path.name: digest_file(path) for path in checkpoint_dir.iterdir()}
-    export(checkpoint_dir, "nbits", "w8a8", tmp_path)
+    export(checkpoint_dir, "nbits", "w8a8", tmp_path, "x86")
     assert {path.name: digest_file(path) for path in checkpoint_dir.iterdir()} == before
 
 
 def test_a_float_model_is_exported_without_codes(tiny_model_dir: Path, tmp_path: Path) -> None:
     with nothing_left_behind():
-        facts = export(tiny_model_dir, "float", None, tmp_path)
+        facts = export(tiny_model_dir, "float", None, tmp_path, "x86")
     assert (facts["num_quantized"], facts["scheme"], facts["source_sha256"]) == (0, None, None)
     described = codes.metadata(ir.load(tmp_path / MODEL_FILE))
     assert described["places"] == {}
@@ -128,7 +128,7 @@ def test_an_unknown_architecture_is_named(tmp_path: Path, tiny_tokenizer: Any) -
     OPTForCausalLM(config).save_pretrained(source)
     tiny_tokenizer.save_pretrained(source)
     with nothing_left_behind(), pytest.raises(QuantshipError, match="OPTForCausalLM") as caught:
-        export(source, "float", None, out)
+        export(source, "float", None, out, "x86")
     assert "cannot export" in str(caught.value)
     assert not (out / MODEL_FILE).exists()
 
@@ -138,7 +138,7 @@ def test_heads_that_onnxruntime_cannot_run_are_refused(
 ) -> None:
     source = make_checkpoint(hidden_size=96, intermediate_size=64, num_heads=4, num_kv_heads=2)
     with nothing_left_behind(), pytest.raises(QuantshipError, match="multiple of 16") as caught:
-        export(source, "nbits", "w8a8", tmp_path)
+        export(source, "nbits", "w8a8", tmp_path, "x86")
     assert "have 24" in str(caught.value)
 
 
@@ -163,7 +163,7 @@ def test_layers_of_several_formats_are_each_what_they_are(
     make_checkpoint: Any, tmp_path: Path
 ) -> None:
     source = make_checkpoint(MIXED)
-    facts = export(source, "integer", "mixed", tmp_path)
+    facts = export(source, "integer", "mixed", tmp_path, "x86")
     assert facts["num_quantized"] == 13
     graph = ir.load(tmp_path / MODEL_FILE).graph
     named = {
@@ -192,7 +192,7 @@ def test_a_static_range_is_never_dropped(make_checkpoint: Any, tmp_path: Path) -
     static = ActivationFormat(granularity="per_tensor", ranges="static")
     source = make_checkpoint(Scheme(name="s", weight=WeightFormat(bits=8), activation=static))
     with nothing_left_behind(), pytest.raises(QuantshipError, match="static input range"):
-        export(source, "nbits", "s", tmp_path)
+        export(source, "nbits", "s", tmp_path, "x86")
 
 
 def saved(model: Any, tokenizer: Any, path: Path, scheme: Scheme | None) -> Path:
@@ -223,7 +223,7 @@ def test_layers_that_the_builder_takes_apart_are_refused(
     out = tmp_path / "out"
     out.mkdir()
     with nothing_left_behind(), pytest.raises(QuantshipError, match="not taken apart") as caught:
-        export(source, "integer", "w8a8", out)
+        export(source, "integer", "w8a8", out, "x86")
     assert "override" in str(caught.value)
 
 
@@ -250,7 +250,7 @@ def test_gemma_3_keeps_its_two_rotations_its_windows_and_its_embedding_scale(
     source = saved(Gemma3ForCausalLM(config), tiny_tokenizer, tmp_path / "source", scheme)
     out = tmp_path / "out"
     out.mkdir()
-    export(source, "float" if scheme is None else "integer", scheme and scheme.name, out)
+    export(source, "float" if scheme is None else "integer", scheme and scheme.name, out, "x86")
     tokens = np.random.default_rng(0).integers(4, 260, (2, 48))  # three windows long
     ours, theirs = (
         open_runtime(path).logits(tokens, np.ones_like(tokens)) for path in (out, source)

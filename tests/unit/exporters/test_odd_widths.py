@@ -58,7 +58,7 @@ def test_odd_widths_keep_codes_and_logits(
     make_checkpoint: Any, dimensions: Any, scheme: Scheme, lowering: Lowering, tmp_path: Path
 ) -> None:
     source = make_checkpoint(scheme, **dimensions)
-    export(source, lowering, scheme.name, tmp_path)
+    export(source, lowering, scheme.name, tmp_path, "x86")
     compared = codes.compare(tmp_path, source)
     assert compared.equal
     assert compared.tensors_compared == 15 + (not dimensions.get("tied", True))
@@ -71,7 +71,7 @@ def test_padding_is_whole_blocks_of_zeros(
     make_checkpoint: Any, scheme: Scheme, tmp_path: Path
 ) -> None:
     source = make_checkpoint(scheme, **DIMENSIONS["feed-forward 99"])
-    export(source, "nbits", scheme.name, tmp_path)
+    export(source, "nbits", scheme.name, tmp_path, "x86")
     model = ir.load(tmp_path / MODEL_FILE)
     place = codes.metadata(model)["places"]["model.layers.0.mlp.down_proj"]
     assert place["in_features"] == 99
@@ -111,7 +111,7 @@ def test_a_padded_embedding_is_looked_up_without_its_padding(
     torch.manual_seed(0)
     convert(prepare_qat(LlamaForCausalLM(config), scheme), source)
     tiny_tokenizer.save_pretrained(source)
-    export(source, "nbits", "s", out)
+    export(source, "nbits", "s", out, "x86")
     assert codes.compare(out, source).equal
     operators = [node.op_type for node in ir.load(out / MODEL_FILE).graph]
     assert operators.index("Slice") > operators.index("GatherBlockQuantized")
