@@ -13,6 +13,7 @@ Any module of PyTorch can be quantized without a recipe:
 >>> quantship.compare(module, fake, quantized, inputs).show() # size, speed, memory, error
 >>> quantship.save(quantized, "model.safetensors")
 >>> quantized = quantship.load_into(module, "model.safetensors")
+>>> quantship.export(quantized, "onnx", inputs)                # the same integers as ONNX
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quantship.pipeline import RunResult
     from quantship.plain.comparison import Comparison, compare
+    from quantship.plain.exporting import export
     from quantship.plain.files import load_into, save
     from quantship.plain.folding import fold_batch_norms
     from quantship.plain.quantization import convert, prepare_qat, quantize
@@ -36,6 +38,7 @@ __all__ = [
     "check",
     "compare",
     "convert",
+    "export",
     "fold_batch_norms",
     "load",
     "load_into",
@@ -50,6 +53,7 @@ _HOMES = {
     "Comparison": "quantship.plain.comparison",
     "compare": "quantship.plain.comparison",
     "convert": "quantship.plain.quantization",
+    "export": "quantship.plain.exporting",
     "fold_batch_norms": "quantship.plain.folding",
     "load": "quantship.quant.loading",
     "load_into": "quantship.plain.files",

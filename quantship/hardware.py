@@ -7,6 +7,7 @@ import platform
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 TELLING = (
     "avx2",
@@ -19,6 +20,24 @@ TELLING = (
     "i8mm",
 )
 """CPU flags, as Linux names them, that integer matrix kernels are chosen by."""
+Kind = Literal["x86", "x86-vnni", "arm"]
+"""What CPUs are to integer kernels; ``x86`` has no VNNI."""
+IN_WORDS = {
+    "x86": {
+        "AVX2": {"avx2"},
+        "AVX-512": {"avx512f"},
+        "VNNI": {"avx_vnni", "avx512_vnni"},
+        "AMX": {"amx_int8"},
+    },
+    "arm": {
+        "NEON": {"asimd"},
+        "NEON dot product": {"asimddp"},
+        "int8 matrix multiply": {"i8mm"},
+    },
+}
+"""What people call instruction sets, and the flags of which each needs one."""
+DRIVER = Path("/proc/driver/nvidia/gpus")
+"""Where NVIDIA's driver on Linux describes each GPU."""
 
 LIBRARIES = (
     "quantship",
@@ -30,6 +49,7 @@ LIBRARIES = (
     "onnx-ir",
     "onnxruntime",
     "onnxruntime-genai",
+    "openvino",
     "huggingface_hub",
 )
 
@@ -56,6 +76,32 @@ def has_vnni() -> bool:
 def is_arm() -> bool:
     """Whether the CPU is a 64-bit ARM."""
     return platform.machine().lower() in ("aarch64", "arm64")
+
+
+def kind() -> Kind:
+    """What this CPU is to integer kernels; one whose flags are not known has no VNNI."""
+    if is_arm():
+        return "arm"
+    return "x86-vnni" if has_vnni() else "x86"
+
+
+def describe() -> str:
+    """The instruction sets that decide here, found and missing, and the GPU, in words."""
+    known = IN_WORDS["arm" if is_arm() else "x86"]
+    if not instruction_sets():
+        return "instruction sets are not known here"
+    found = [name for name, flags in known.items() if flags & set(instruction_sets())]
+    missing = [f"no {name}" for name in known if name not in found]
+    return ", ".join([*found, *missing, installed_gpu() or "no NVIDIA GPU"])
+
+
+def installed_gpu() -> str | None:
+    """The first NVIDIA GPU as its driver names it, used or not, or None; PyTorch is not asked."""
+    for path in sorted(DRIVER.glob("*/information")):
+        for line in path.read_text().splitlines():
+            if line.startswith("Model:"):
+                return line.partition(":")[2].strip()
+    return None
 
 
 def num_cpus() -> int:

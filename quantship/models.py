@@ -86,8 +86,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def weight_bytes(path: Path) -> int:
-    """Bytes of a model's weights and graph on disk: safetensors, or ONNX with external data."""
-    files = [*path.glob("*.safetensors"), *path.glob("*.onnx"), *path.glob("*.onnx.data")]
+    """Bytes of a model's weights and graph on disk, in safetensors, ONNX or OpenVINO IR."""
+    kinds = ("*.safetensors", "*.onnx", "*.onnx_data", "openvino_model.*")
+    files = [file for kind in kinds for file in path.glob(kind)]
     return sum(file.stat().st_size for file in files)
 
 

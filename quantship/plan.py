@@ -11,11 +11,10 @@ from quantship import artifact, hardware, hub, models
 from quantship.artifact import Artifact
 from quantship.data import Source, hub_dataset, local_files
 from quantship.errors import Problem, RecipeError, UsageError
-from quantship.exporters import lowering, targets
 from quantship.frozen import Frozen
 from quantship.job import OUTSIDE, Node, Plan
 from quantship.quant.scheme import Scheme
-from quantship.recipe import fit, schemes
+from quantship.recipe import exports, fit, schemes
 from quantship.recipe.language import (
     MODEL,
     AnyStep,
@@ -108,6 +107,11 @@ def _from_outside(model: Model, *, download: bool) -> Artifact:
     assert model.hub is not None
     commit = hub.commit(model.hub, model.revision, "model")
     return models.from_hub(model.hub, commit, download=download)
+
+
+def _export_settings(step: ExportStep, scheme: Scheme | None) -> export.Settings:
+    form, target = exports.settle(step, scheme)
+    return export.Settings(format=step.format, lowering=form, target=target, scheme=scheme)
 
 
 def _data_settings(recipe: Recipe) -> data.Settings:
@@ -232,14 +236,10 @@ class _Planner:
     def _add_exports(self, step: ExportStep) -> None:
         for source, name in exported_as(step).items():
             scheme = self.nodes[source].scheme
-            target = targets.resolve(step.target)
-            form = step.lowering
-            if form == "auto":
-                form = lowering.choose(scheme, target)
             self.add(
                 name,
                 "export",
-                export.Settings(lowering=form, target=target, scheme=scheme),
+                _export_settings(step, scheme),
                 {"model": source},
                 scheme=scheme,
                 group=self.nodes[source].group,

@@ -8,7 +8,7 @@ zero points are theirs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from quantship.exporters import codes_qdq
+from quantship.exporters.constants import OPERATORS, constant
 from quantship.exporters.decoder import MODEL_FILE
 from quantship.exporters.graph import Place
 from quantship.exporters.hooks import METADATA
@@ -47,23 +49,29 @@ class CodeComparison:
         return self.tensors_compared > 0 and not self.different
 
 
-class _Matrix(NamedTuple):
+class Matrix(NamedTuple):
     """What a node makes of its inputs: signed codes (O, I), scales and zero points (O, blocks)."""
 
     codes_OI: Array
     scale_OG: Array
     zero_OG: Array
+    input_grid: tuple[float, float] | None = None
+    """Scale and signed zero point with which its other input is quantized, where they are fixed."""
 
 
 def compare(model_dir: Path, checkpoint_dir: Path) -> CodeComparison:
     """Compare every quantized matrix of a checkpoint with its place in an ONNX model."""
-    stored = checkpoint.load_codes(checkpoint_dir)
+    return compare_with(model_dir, checkpoint.load_codes(checkpoint_dir))
+
+
+def compare_with(model_dir: Path, stored: Mapping[str, StoredCodes]) -> CodeComparison:
+    """Compare quantized matrices, by layer name, with their places in an ONNX model."""
     model = ir.load(model_dir / MODEL_FILE)
     places = metadata(model).get("places", {})
     different = [
         name
         for name, part in stored.items()
-        if name not in places or not _same(part, Place(**places[name]), model.graph)
+        if name not in places or not same(part, Place(**places[name]), model.graph)
     ]
     return CodeComparison(len(stored), tuple(different))
 
@@ -74,34 +82,59 @@ def metadata(model: ir.Model) -> dict[str, Any]:
     return parsed
 
 
-def _same(part: StoredCodes, place: Place, graph: ir.Graph) -> bool:
+def matrices(place: Place, graph: ir.Graph) -> list[Matrix | None]:
+    """What each node that uses the codes of a place makes of them; None: no known matrix."""
     value = graph.initializers.get(place.codes)
-    users = [] if value is None else [node for node, _ in value.uses()]
-    return bool(users) and all(_node_holds(node, part, place, graph) for node in users)
+    if value is None:
+        return []
+    users = (node for node, _ in value.uses())
+    readers = _readers(value) if place.form == "nbits" else users
+    found = [matrix for node in readers for matrix in _read(node, place, graph)]
+    return [None if matrix is None else _cut(matrix, place) for matrix in found]
 
 
-def _node_holds(node: ir.Node, part: StoredCodes, place: Place, graph: ir.Graph) -> bool:
-    width = part.codes.codes_OI.shape[1]
+def same(part: StoredCodes, place: Place, graph: ir.Graph) -> bool:
+    """Whether all nodes that use the codes of a place make a checkpoint's matrix of them."""
+    found = matrices(place, graph)
+    return bool(found) and all(matrix is not None and _equal(matrix, part) for matrix in found)
+
+
+def _readers(value: ir.Value) -> Iterator[ir.Node]:
+    """The nodes that work with a constant, be it after others have turned or widened it."""
+    for node, _ in value.uses():
+        others = (one for one in node.inputs if one is not value)
+        if node.op_type in OPERATORS and all(constant(one) is not None for one in others):
+            yield from _readers(node.outputs[0])
+        else:
+            yield node
+
+
+def _read(node: ir.Node, place: Place, graph: ir.Graph) -> list[Matrix | None]:
     if node.op_type == "MatMulNBits":
-        if node.attributes["K"].as_int() != width or part.input_grid is not None:
-            return False
-        return _equal(_in_blocks(node, _number(node, 1), 2), part, place.rows)
-    if node.op_type == "Reshape":  # of an embedding, to rows
-        lookups = [user for user, _ in node.outputs[0].uses()]
-        return all(
-            lookup.op_type == "GatherBlockQuantized"
-            and _equal(_in_blocks(lookup, _number(node, 0), 2), part, place.rows)
-            for lookup in lookups
-        )
+        fits = node.attributes["K"].as_int() == place.in_features
+        return [_in_blocks(node, _number(node, 1), 2, place) if fits else None]
+    if node.op_type == "GatherBlockQuantized":
+        return [_in_blocks(node, _number(node, 0), 2, place)]
+    if node.op_type == "QGemm":
+        return [_qgemm(node, slice(*place.rows))]
+    if node.op_type == "Mul" and place.form == "nbits":
+        return []  # of sums of codes, by which products are corrected: `_qgemm` looks at them
+    if node.op_type in codes_qdq.READ:
+        return [None if one is None else Matrix(*one) for one in codes_qdq.read(node, place.rows)]
     scales = graph.initializers.get(place.scales)
-    if node.op_type != "MatMulInteger" or scales is None or not _scaled_by(node, scales):
-        return False
-    return _equal(_by_rows(node, scales), part, place.rows) and (
-        part.input_grid is None or _static_input(node) == _grid(part)
-    )
+    multiplies = node.op_type in ("MatMulInteger", "ConvInteger")
+    if not multiplies or scales is None or not _scaled_by(node, scales):
+        return [None]
+    return [_by_rows(node, scales)]
 
 
-def _in_blocks(node: ir.Node, blocks: Array | None, scales_at: int) -> _Matrix | None:
+def _cut(matrix: Matrix, place: Place) -> Matrix:
+    """The rows that a place names, without padding."""
+    codes_OI, scale_OG, zero_OG = (one[slice(*place.rows)] for one in matrix[:3])
+    return Matrix(codes_OI[:, : place.in_features], scale_OG, zero_OG, matrix.input_grid)
+
+
+def _in_blocks(node: ir.Node, blocks: Array | None, scales_at: int, place: Place) -> Matrix | None:
     """The matrix of a MatMulNBits or GatherBlockQuantized node."""
     bits, block = node.attributes["bits"].as_int(), node.attributes["block_size"].as_int()
     scale_OG, zeros = _number(node, scales_at), _number(node, scales_at + 1)
@@ -109,32 +142,50 @@ def _in_blocks(node: ir.Node, blocks: Array | None, scales_at: int) -> _Matrix |
         return None
     num_out, num_blocks = scale_OG.shape
     codes_OI = _unpack(blocks.reshape(num_out, -1), bits)[:, : num_blocks * block]
-    zero_OG = np.zeros((num_out, num_blocks), np.int16)
+    zero_OG = np.full((num_out, num_blocks), 1 << (bits - 1), np.int16)
     if zeros is not None:
         zero_OG = _unpack(zeros.reshape(num_out, -1), bits)[:, :num_blocks]
-    return _Matrix(codes_OI, scale_OG, zero_OG)
+    middle = 1 << (place.container_bits - 1)  # of the stored codes, which a node may have widened
+    return Matrix(codes_OI - middle, scale_OG, zero_OG - middle)
 
 
-def _by_rows(node: ir.Node, scales: ir.Value) -> _Matrix | None:
-    """The matrix of a MatMulInteger node and the scales after it."""
-    raw_IO, zeros = _number(node, 1), _number(node, 3)
-    scale_O = _constant(scales)
-    if raw_IO is None or zeros is None or scale_O is None:
+def _by_rows(node: ir.Node, scales: ir.Value) -> Matrix | None:
+    """The matrix of a MatMulInteger or ConvInteger node and the scales after it."""
+    raw, zeros, scaling = _number(node, 1), _number(node, 3), constant(scales)
+    if raw is None or zeros is None or scaling is None:
         return None
+    scale_O = scaling.reshape(-1)
+    raw_OI = raw.reshape(len(raw), -1) if node.op_type == "ConvInteger" else raw.T
     zero_O1 = np.broadcast_to(zeros.astype(np.int16) - 128, scale_O.shape)[:, None]
-    return _Matrix(raw_IO.T.astype(np.int16) - 128, scale_O[:, None], zero_O1)
+    codes_OI = raw_OI.astype(np.int16) - 128
+    return Matrix(codes_OI, scale_O[:, None], zero_O1, _static_input(node))
 
 
-def _equal(found: _Matrix | None, part: StoredCodes, rows: tuple[int, int]) -> bool:
-    if found is None:
-        return False
+def _qgemm(node: ir.Node, rows: slice) -> Matrix | None:
+    """The matrix of a QGemm node, whose second factor is turned."""
+    raw_OI, scale_O, zero_O = (_number(node, index) for index in (3, 4, 5))
+    turns = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
+    if raw_OI is None or scale_O is None or zero_O is None or not turns:
+        return None
+    middle = 128 if raw_OI.dtype == np.uint8 else 0
+    found = codes_qdq.Read(
+        raw_OI.astype(np.int16) - middle,
+        scale_O[:, None],
+        zero_O.astype(np.int16)[:, None] - middle,
+    )
+    users = (user for user, _ in node.outputs[0].uses())
+    right = all(codes_qdq.corrects(user, found, rows) for user in users)
+    return Matrix(*found[:3]) if right else None
+
+
+def _equal(found: Matrix, part: StoredCodes) -> bool:
     codes_OI, scale_OG, zero_OG = part.codes
-    width = codes_OI.shape[1]
     zero = np.zeros((1, 1), np.int16) if zero_OG is None else zero_OG.numpy()
     return (
-        np.array_equal(found.codes_OI[slice(*rows), :width], codes_OI.numpy())
-        and _equal_by_blocks(found.scale_OG[slice(*rows)], scale_OG.float().numpy())
-        and _equal_by_blocks(found.zero_OG[slice(*rows)], zero)
+        np.array_equal(found.codes_OI, codes_OI.numpy())
+        and _equal_by_blocks(found.scale_OG, scale_OG.float().numpy())
+        and _equal_by_blocks(found.zero_OG, zero)
+        and (part.input_grid is None or found.input_grid == _grid(part))
     )
 
 
@@ -187,30 +238,14 @@ def _producer(node: ir.Node, index: int, op_type: str) -> ir.Node | None:
 
 def _number(node: ir.Node, index: int) -> Array | None:
     """Constant input of a node."""
-    return _constant(node.inputs[index]) if index < len(node.inputs) else None
-
-
-def _constant(value: ir.Value | None) -> Array | None:
-    """What a value is in every run, be it stored in another width; None where runs differ."""
-    if value is None:
-        return None
-    if value.const_value is not None:
-        return value.const_value.numpy()
-    producer = value.producer()
-    if producer is not None and producer.op_type == "Constant":
-        return producer.attributes["value"].as_tensor().numpy()
-    if producer is not None and producer.op_type == "Cast":
-        stored = _number(producer, 0)
-        kind = ir.DataType(producer.attributes["to"].as_int())
-        return None if stored is None else stored.astype(kind.numpy())
-    return None
+    return constant(node.inputs[index]) if index < len(node.inputs) else None
 
 
 def _unpack(packed: Array, bits: int) -> Array:
-    """Signed codes of rows of bytes: low half byte first, the middle of the range for zero."""
+    """Unsigned codes of rows of bytes: low half byte first."""
     bytes_ = packed.astype(np.int16)
     if bits == 8:
-        return bytes_ - 128
+        return bytes_
     unpacked = np.empty((bytes_.shape[0], bytes_.shape[1] * 2), np.int16)
     unpacked[:, 0::2], unpacked[:, 1::2] = bytes_ & 15, bytes_ >> 4
-    return unpacked - 8
+    return unpacked

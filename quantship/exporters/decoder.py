@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantship.artifact import Facts, digest_file
+from quantship.artifact import Facts
 from quantship.errors import QuantshipError
-from quantship.exporters import hooks
+from quantship.exporters import architectures, clients, corrections, hooks, origin
 from quantship.exporters.graph import Graph
 from quantship.exporters.lowering import Lowering
 from quantship.exporters.targets import Target
@@ -34,7 +34,7 @@ MODEL_FILE = "model.onnx"
 def export(
     source: Path, lowering: Lowering, scheme: str | None, out: Path, target: Target
 ) -> Facts:
-    """Write ``model.onnx``, its external data, tokenizer and ``genai_config.json`` into ``out``.
+    """Write ``model.onnx`` with its external data, configuration and tokenizer into ``out``.
 
     Args:
         source: Hugging Face directory: float, or a torchao checkpoint written by quantship.
@@ -44,66 +44,55 @@ def export(
         target: Machine that the model is for.
 
     Raises:
-        QuantshipError: The model builder does not know the architecture, or onnxruntime cannot
-            run what it would build.
+        QuantshipError: The model builder does not know the architecture, or would draw another
+            model than this one; before anything is done.
     """
+    reason = architectures.reject(json.loads((source / "config.json").read_bytes()))
+    if reason is not None:
+        raise QuantshipError(f"{source.name} cannot be exported: {reason}")
     stored = checkpoint.load_codes(source) if lowering != "float" else {}
-    metadata = {
-        "lowering": lowering,
-        "target": target,
-        "scheme": scheme,
-        "source_sha256": digest_file(source / checkpoint.WEIGHTS) if stored else None,
-    }
+    metadata = origin.describe(source, lowering, scheme, target)
     graph = Graph(target)
-    load = partial(_skeleton, source, stored) if stored else None
     log = io.StringIO()
     try:
         with (
             contextlib.redirect_stdout(log),
             contextlib.redirect_stderr(log),
             _builder() as builder,
-            hooks.installed(builder.Model, graph, lowering, load, metadata),
         ):
-            architecture = _build(builder, source, out)
+            model = _skeleton(source, stored) if stored else _float_model(source)
+            with hooks.installed(builder.Model, graph, lowering, model, metadata):
+                _build(builder, model, source, out)
     finally:
         (out / "export.log").write_text(log.getvalue())
+    clients.complete(source, out)
     missing = stored.keys() - graph.places.keys()
     if missing:
         raise QuantshipError(f"the exported graph lacks the layers {sorted(missing)}")
     return {
         **metadata,
         "activation_arithmetic": graph.describe_arithmetic(),
-        "architecture": architecture,
+        "signed_weights": graph.signed_weights,
+        "architecture": type(model).__name__,
         "opset": _opset(out / MODEL_FILE),
         "num_quantized": len(graph.places),
     }
 
 
-def _build(builder: Any, source: Path, out: Path) -> str:
+def _build(builder: Any, model: nn.Module, source: Path, out: Path) -> None:
     where = ("", str(source), str(out), "fp32", "cpu", str(out))
     # Caches that hold a window only must never be empty, and our runtime begins with empty ones.
     options = builder.parse_extra_options(*where, ["windowed_kv_cache=false"])
     config = options["hf_details"]["hf_config"]
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # the builder would read it as its own formats
-    _name_rotations(config)
-    architecture: str = config.architectures[0]
+    corrections.align(config, model)
     try:
         builder.create_model(*where, **options)
     except NotImplementedError as error:
         raise QuantshipError(
-            f"onnxruntime-genai's model builder cannot export the architecture {architecture}: "
-            f"{error}"
+            f"onnxruntime-genai's model builder cannot export {type(model).__name__}: {error}"
         ) from error
-    return architecture
-
-
-def _name_rotations(config: Any) -> None:
-    """Say the two rotations of Gemma 3 as transformers 4 did, which the builder still expects."""
-    rotations = getattr(config, "rope_parameters", None) or {}
-    if config.model_type == "gemma3_text" and "full_attention" in rotations:
-        config.rope_local_base_freq = rotations["sliding_attention"]["rope_theta"]
-        config.rope_parameters = dict(rotations["full_attention"])
 
 
 @contextlib.contextmanager
@@ -116,6 +105,17 @@ def _builder() -> Iterator[Any]:
         yield builder
     finally:
         sys.path[:] = before
+
+
+def _float_model(source: Path) -> nn.Module:
+    """The float model in float32: the builder would do arithmetic on norms in a narrower type."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32, use_safetensors=True
+    )
+    return model
 
 
 def _skeleton(source: Path, stored: dict[str, StoredCodes]) -> nn.Module:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import onnx_ir as ir
 
 from quantship.exporters.lowering import Form
 from quantship.exporters.targets import Target
+from quantship.quant.tensors import StoredCodes
 
-ConstantType = Literal["FLOAT", "INT64", "UINT8", "INT8"]
+DOMAIN = "com.microsoft"
+"""Of onnxruntime's own operators."""
+ConstantType = Literal["FLOAT", "INT64", "INT32", "UINT8", "INT8"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,20 @@ class Place:
     rows: tuple[int, int]
     in_features: int
     container_bits: int
+
+
+class Layer(NamedTuple):
+    """What a MatMulNBits node multiplies by."""
+
+    name: str
+    """What the names of its initializers begin with."""
+    parts: list[StoredCodes]
+    """Matrices, one below the other."""
+
+    @property
+    def num_out(self) -> int:
+        """Output features of all parts."""
+        return sum(part.codes.codes_OI.shape[0] for part in self.parts)
 
 
 class Drawing(Protocol):
@@ -72,6 +89,9 @@ class Graph:
         quantized_inputs: Results of quantizing a layer's input, by input and how that was done, so
             that layers that share an input share the work.
         arithmetic: How layers treat their inputs when the model runs, and how many do so.
+        prompt_arithmetic: The same for prompts, where they have a branch of their own.
+        layers: What each MatMulNBits node multiplies by, by the node's name.
+        signed_weights: Whether signed bytes of weights meet unsigned ones of inputs anywhere.
     """
 
     target: Target
@@ -79,6 +99,9 @@ class Graph:
     places: dict[str, Place] = field(default_factory=dict)
     quantized_inputs: dict[object, Any] = field(default_factory=dict)
     arithmetic: Counter[str] = field(default_factory=Counter)
+    prompt_arithmetic: Counter[str] = field(default_factory=Counter)
+    layers: dict[str, Layer] = field(default_factory=dict)
+    signed_weights: bool = False
 
     def initializer(self, name: str, array: np.ndarray) -> str:
         """Add a constant tensor that is stored in the model's file; return its name."""
@@ -102,16 +125,22 @@ class Graph:
 
     def describe_arithmetic(self) -> str:
         """What layers do to their inputs when the model runs, what most do first."""
-        if len(self.arithmetic) < 2:
-            return next(iter(self.arithmetic), "float32")
-        total = self.arithmetic.total()
-        counted = self.arithmetic.most_common()
-        return "; ".join(f"{how} ({count} of {total} layers)" for how, count in counted)
+        if not self.prompt_arithmetic:
+            return _counted(self.arithmetic)
+        prompt, token = map(_counted, (self.prompt_arithmetic, self.arithmetic))
+        return f"prompts: {prompt}; token after token: {token}"
 
     @property
     def _drawing(self) -> Drawing:
         assert self.drawing is not None
         return self.drawing
+
+
+def _counted(arithmetic: Counter[str]) -> str:
+    if len(arithmetic) < 2:
+        return next(iter(arithmetic), "float32")
+    counted, total = arithmetic.most_common(), arithmetic.total()
+    return "; ".join(f"{how} ({count} of {total} layers)" for how, count in counted)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from quantship.quant.tensors import StoredCodes
 
 MIDDLE = 128
 """What is added to signed codes to make them unsigned."""
+ROUNDING = 1.5 * 2.0**23
+"""Numbers near it are whole in float32; what is added to it must stay under 2^22."""
 SMALLEST_NORMAL = float(np.finfo(np.float32).smallest_normal)
 
 
@@ -86,11 +88,15 @@ def _asymmetric_tokens(graph: Graph, input: str) -> Quantized:
     scale = node("Max", step, graph.constant("FLOAT", SMALLEST_NORMAL), name="scale")
     shift = node("Round", node("Div", smallest, scale, name="lowest"), name="shift")
     scaled = node("Mul", input, node("Reciprocal", scale, name="inverse"), name="scaled")
-    moved = node("Sub", node("Round", scaled, name="rounded"), shift, name="moved")
-    clipped = node("Clip", moved, zero, top, name="clipped")
-    unsigned = node("Cast", clipped, name="codes", to=ir.DataType.UINT8)
+    # A sum this large has no room for a fraction: it is rounded, half to even, and many times
+    # faster than by the operator Round. What was added is taken away together with the shift.
+    large = graph.constant("FLOAT", ROUNDING)
+    offset = node("Add", shift, large, name="offset")
+    moved = node("Sub", node("Add", scaled, large, name="rounded"), offset, name="moved")
     # MatMulInteger takes one zero point for all tokens: theirs are for the caller to add.
-    return Quantized(unsigned, scale, graph.constant("UINT8", 0), shift)
+    none = graph.constant("UINT8", 0)
+    codes = node("QuantizeLinear", moved, graph.constant("FLOAT", 1.0), none, name="codes")
+    return Quantized(codes, scale, none, shift)
 
 
 def _on_one_zero(graph: Graph, input: str, how: Rounding, name: str) -> Quantized:

@@ -2,9 +2,11 @@
 
 Codes of up to 4 bits are packed two a byte, wider ones lie one a byte, both unsigned (shifted by
 half the container's range, which is the operator's default zero point); so are zero points. Blocks
-are powers of two; where a scale spans more input features than a block, it is repeated, so no code
-changes. Scales of groups that bfloat16 holds without loss lie in the file as such; onnxruntime
-widens them once, when it loads the model, before it arranges weights and scales for its kernels.
+are powers of two; where a scale spans a whole row, it lies in the file once and is repeated for the
+row's blocks, so no code changes. Scales of groups that bfloat16 holds without loss lie in the file
+as such. onnxruntime repeats or widens scales once, when it loads the model, before it arranges
+weights and scales for its kernels. It must be let: with all graph optimizations disabled,
+onnxruntime 1.31 takes scales that a node computes for others, and says nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
-from quantship.exporters.graph import Graph, Place
+from quantship.exporters.graph import Graph, Layer, Place
 from quantship.exporters.lowering import SMALLEST_BLOCK
 from quantship.quant.tensors import StoredCodes
 
@@ -35,6 +37,8 @@ class Layout(NamedTuple):
     """Bits that a code takes in the file."""
     narrow_scales: bool
     """Whether scales lie in the file as bfloat16."""
+    row_scales: bool
+    """Whether scales lie in the file once a row, for blocks that are several."""
     zero_points: bool
     """Whether blocks have zero points."""
 
@@ -44,7 +48,7 @@ class Stored(NamedTuple):
 
     codes: str
     scales: str
-    """In float32, be it after a cast."""
+    """In float32 and one a block, be it after a cast or repeated."""
     zeros: str | None
 
 
@@ -55,13 +59,36 @@ def layout(part: StoredCodes) -> Layout:
     exact = grouped and torch.equal(scale_OG.bfloat16().float(), scale_OG)
     # The CPU kernels know containers of 4 and 8 bits.
     bits = 4 if part.bits <= 4 else 8
-    return Layout(_block_size(part), bits, exact, part.codes.zero_OG is not None)
+    block = _block_size(part)
+    repeated = not grouped and part.codes.codes_OI.shape[1] > block
+    return Layout(block, bits, exact, repeated, part.codes.zero_OG is not None)
 
 
 def matmul(graph: Graph, parts: list[StoredCodes], name: str, input: str, output: str) -> None:
     """Multiply ``input`` by the rows of all ``parts``, one below the other, of one layout."""
-    stored = store(graph, parts, name)
-    block, bits, *_ = layout(parts[0])
+    graph.layers[output] = Layer(name, parts)
+    bits = layout(parts[0]).container_bits
+    multiply(graph, parts, store(graph, parts, name), bits, input, output)
+
+
+def multiply(
+    graph: Graph,
+    parts: list[StoredCodes],
+    stored: tuple[str | None, ...],
+    container_bits: int,
+    input: str,
+    output: str,
+) -> None:
+    """Multiply ``input`` by matrices that lie in the graph.
+
+    Args:
+        graph: The graph under construction.
+        parts: The matrices, one below the other.
+        stored: Names of the values that hold their codes, scales and, if any, zero points.
+        container_bits: Bits that a code takes there.
+        input: Name of the layer's input.
+        output: Name of its output.
+    """
     graph.node(
         "MatMulNBits",
         [input, *(value for value in stored if value is not None)],
@@ -69,8 +96,8 @@ def matmul(graph: Graph, parts: list[StoredCodes], name: str, input: str, output
         domain="com.microsoft",
         K=parts[0].codes.codes_OI.shape[1],
         N=sum(part.codes.codes_OI.shape[0] for part in parts),
-        bits=bits,
-        block_size=block,
+        bits=container_bits,
+        block_size=layout(parts[0]).block_size,
         accuracy_level=ACCURACY_LEVEL,
     )
 
@@ -86,6 +113,10 @@ def store(graph: Graph, parts: list[StoredCodes], name: str) -> Stored:
     if form.narrow_scales:
         graph.initializer(scales, scale_OG.astype(ir.DataType.BFLOAT16.numpy()))
         graph.node("Cast", [scales], stored.scales, to=ir.DataType.FLOAT)
+    elif form.row_scales:
+        graph.initializer(scales, scale_OG)
+        shape = graph.constant("INT64", [len(scale_OG), _num_blocks(parts[0], form)])
+        graph.node("Expand", [scales, shape], stored.scales)
     else:
         graph.initializer(scales, scale_OG)
     if stored.zeros is not None:
@@ -103,7 +134,7 @@ def store(graph: Graph, parts: list[StoredCodes], name: str) -> Stored:
 def names(part: StoredCodes, name: str) -> Stored:
     """Names of the values that ``store`` gives to a layer."""
     form = layout(part)
-    scales = f"{name}/scales" if form.narrow_scales else f"{name}.scales"
+    scales = f"{name}/scales" if form.narrow_scales or form.row_scales else f"{name}.scales"
     return Stored(f"{name}.codes", scales, f"{name}.zeros" if form.zero_points else None)
 
 
@@ -145,7 +176,7 @@ def _codes(part: StoredCodes, form: Layout) -> Array:
     """Unsigned codes of shape (O, blocks, bytes), padded with what stands for zero."""
     codes_OI, zero_OG = part.codes.codes_OI.numpy(), part.codes.zero_OG
     num_out, width = codes_OI.shape
-    num_blocks = -(-width // form.block_size)
+    num_blocks = _num_blocks(part, form)
     padding = num_blocks * form.block_size - width
     if padding:
         zero_O1 = np.zeros((num_out, 1), np.int8) if zero_OG is None else zero_OG.numpy()
@@ -154,8 +185,16 @@ def _codes(part: StoredCodes, form: Layout) -> Array:
     return packed.reshape(num_out, num_blocks, -1)
 
 
+def _num_blocks(part: StoredCodes, form: Layout) -> int:
+    return int(-(-part.codes.codes_OI.shape[1] // form.block_size))
+
+
 def _scales(part: StoredCodes, form: Layout) -> Array:
-    return _for_blocks(part, part.codes.scale_OG.float().numpy(), form)
+    """Scales of shape (O, blocks), or (O, 1) where blocks share them."""
+    scale_OG = part.codes.scale_OG.float().numpy()
+    if form.row_scales:
+        return np.array(np.broadcast_to(scale_OG, (part.codes.codes_OI.shape[0], 1)))
+    return _for_blocks(part, scale_OG, form)
 
 
 def _zeros(part: StoredCodes, form: Layout) -> Array:
@@ -165,8 +204,7 @@ def _zeros(part: StoredCodes, form: Layout) -> Array:
 
 def _for_blocks(part: StoredCodes, numbers_OG: Array, form: Layout) -> Array:
     """Numbers of shape (O, G), or (1, 1) for the whole matrix, as one for each row and block."""
-    num_out, width = part.codes.codes_OI.shape
-    num_blocks = -(-width // form.block_size)
+    num_out, num_blocks = part.codes.codes_OI.shape[0], _num_blocks(part, form)
     repeated = np.repeat(numbers_OG, num_blocks // numbers_OG.shape[1], axis=1)
     return np.broadcast_to(repeated, (num_out, num_blocks))
 

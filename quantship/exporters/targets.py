@@ -18,11 +18,7 @@ Target = Literal["x86", "x86-vnni", "arm", "cuda", "portable"]
 
 def resolve(name: TargetName) -> Target:
     """The target that a name stands for here; ``this-machine`` is the CPU of this machine."""
-    if name != "this-machine":
-        return name
-    if hardware.is_arm():
-        return "arm"
-    return "x86-vnni" if hardware.has_vnni() else "x86"
+    return hardware.kind() if name == "this-machine" else name
 
 
 def multiplies_signed_exactly(target: Target) -> bool:

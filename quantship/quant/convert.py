@@ -83,11 +83,22 @@ def _compare_logits(model: Any, saved: Path) -> dict[str, float]:
     reloaded: Any = load(saved, device=str(model.device), dtype=torch.float32)
     probe = _probe(model)
     ours, theirs = model.eval()(**probe).logits, reloaded(**probe).logits
+    if not bool(torch.isfinite(ours).all()):
+        raise ParityError(
+            "the model computes nan or infinite logits of random inputs: its weights are broken or "
+            "too large for float32"
+        )
     difference = ours - theirs
     log_p, log_q = ours.log_softmax(-1), theirs.log_softmax(-1)
     return {
         "max_abs_logit_diff": float(difference.abs().max()),
-        "relative": float(difference.norm() / ours.norm()),
+        "relative": _relative(difference, ours),
         "top1_agreement": float((ours.argmax(-1) == theirs.argmax(-1)).float().mean()),
         "kl_nats": float((log_p.exp() * (log_p - log_q)).sum(-1).mean()),
     }
+
+
+def _relative(difference: torch.Tensor, ours: torch.Tensor) -> float:
+    """Norm of a difference over that of the numbers: 0 for none, be they all zero."""
+    apart, whole = difference.double().norm(), ours.double().norm()
+    return float(apart / whole) if apart else 0.0

@@ -123,6 +123,11 @@ def _require_fit(module: nn.Module, name: str, format: LayerFormat, scheme: Sche
             "leaves the embedding in float, as 'w8a8-linear'"
         )
     group, width = format.weight.group_size, matrix(module).shape[1]
+    if width == 1 and format.activation is not None and is_linear(module):
+        raise ValueError(  # torchao 0.18 takes the only axis of such an input for none
+            f"scheme '{scheme.name}' quantizes the inputs of '{name}', which has one input "
+            "feature; torchao does not do that: leave its inputs in float with an override"
+        )
     if group is not None and width % group:
         raise ValueError(
             f"scheme '{scheme.name}' cuts weights into groups of {group}, and the "

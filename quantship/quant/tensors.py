@@ -159,10 +159,15 @@ def decode(
 
 def codes_in(model: nn.Module) -> dict[str, Codes]:
     """Codes of every torchao tensor of a loaded model, by module name."""
+    return {name: part.codes for name, part in stored_in(model).items()}
+
+
+def stored_in(model: nn.Module) -> dict[str, StoredCodes]:
+    """Every torchao tensor of a loaded model, by the name of the first module that has it."""
     from torchao.prototype.safetensors.safetensors_utils import TensorSubclassAttributeJSONEncoder
     from torchao.utils import TorchAOBaseTensor
 
-    found: dict[str, Codes] = {}
+    found: dict[str, StoredCodes] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
@@ -180,7 +185,7 @@ def codes_in(model: nn.Module) -> dict[str, Codes]:
                 described["_data"],
                 read,
                 transposed=is_transposed(module),
-            ).codes
+            )
     return found
 
 

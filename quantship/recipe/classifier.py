@@ -73,15 +73,11 @@ def _option_findings(data: Data) -> Iterator[Finding]:
 
 
 def _work_findings(recipe: Recipe) -> Iterator[Finding]:
-    """Steps and measurements that are for models of text only."""
+    """Work that is for models of text only."""
     for index, step in enumerate(recipe.steps):
-        if isinstance(step, ExportStep):
-            message = "exports language models to ONNX, and the model classifies samples"
-            yield Finding(("steps", index), message, "Leave the step out.")
         if isinstance(step, QatStep) and step.distill is not None:
             message = "compares predictions of tokens, and the model classifies samples"
             yield Finding(("steps", index, "distill"), message, "Leave it out.")
-    if recipe.benchmark is not None:
-        message = "measures prefill and decode of tokens, and the model classifies samples"
-        remedy = "Write `benchmark: null`; quantship.compare measures any module from Python."
-        yield Finding(("benchmark",), message, remedy)
+        if isinstance(step, ExportStep) and step.format != "onnx":
+            message = f"{step.format} is for models of text, and the model classifies samples"
+            yield Finding(("steps", index, "format"), message, "Leave it out: onnx.")

@@ -1,4 +1,4 @@
-"""Whether schemes and adapters fit the model's layers, seen on the model built without weights.
+"""Whether schemes, adapters and exports fit the model, seen on the model built without weights.
 
 The libraries are imported, which takes seconds, only where something could fail to fit.
 """
@@ -11,11 +11,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantship.exporters import architectures
 from quantship.mlp import MODEL_TYPE
 from quantship.quant.scheme import Override, Scheme, WeightFormat
 from quantship.recipe import schemes
 from quantship.recipe.findings import Finding
-from quantship.recipe.language import MlpModel, QatStep, QuantizeStep, Recipe, TinyModel
+from quantship.recipe.language import (
+    ExportStep,
+    MlpModel,
+    QatStep,
+    QuantizeStep,
+    Recipe,
+    TinyModel,
+)
 from quantship.recipe.rounding_options import Lora
 from quantship.recipe.yaml_source import Key
 
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def find_problems(recipe: Recipe, directory: Path | None = None) -> Iterator[Finding]:
-    """Groups, overrides, embeddings and adapters that do not fit the recipe's model.
+    """Groups, overrides, embeddings, adapters and exports that do not fit the recipe's model.
 
     Args:
         recipe: With the names, inputs and schemes of its steps filled in.
@@ -32,6 +40,7 @@ def find_problems(recipe: Recipe, directory: Path | None = None) -> Iterator[Fin
     """
     used = _used(recipe)
     made, path = recipe.model.tiny or recipe.model.mlp, directory or recipe.model.path
+    yield from _undrawable(recipe, path)
     if not used or (made is None and path is None):
         return
     adapted = list(_adapted(recipe, {name: scheme for name, (scheme, _) in used.items()}))
@@ -55,6 +64,27 @@ def find_problems(recipe: Recipe, directory: Path | None = None) -> Iterator[Fin
     for index, lora, scheme in adapted:
         if scheme.name not in misfit:  # which layers it quantizes would be a guess
             yield from _stray_adapters(model, scheme, lora, ("steps", index, "lora"))
+
+
+def _undrawable(recipe: Recipe, path: Path | None) -> Iterator[Finding]:
+    """What of the model its exporter would overlook; models that another exporter takes pass."""
+    config: object = {}
+    if recipe.model.tiny is not None:
+        tiny = recipe.model.tiny
+        heads = {"hidden_size": tiny.hidden_size, "num_attention_heads": tiny.num_heads}
+        config = {"model_type": "llama", **heads}
+    elif path is not None:
+        try:
+            config = json.loads((path / "config.json").read_bytes())
+        except (OSError, ValueError):
+            return  # whoever builds the model will say more
+    if not isinstance(config, dict) or not architectures.knows(config):
+        return
+    reason = architectures.reject(config)
+    for index, step in enumerate(recipe.steps):
+        if reason is not None and isinstance(step, ExportStep) and step.format == "onnx":
+            remedy = "Export another model, or leave the step out."
+            yield Finding(("steps", index), reason, remedy)
 
 
 def _used(recipe: Recipe) -> dict[str, tuple[Scheme, Key]]:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from quantship.data import Source
+from quantship.exporters.formats import FormatName
 from quantship.exporters.lowering import LoweringName
 from quantship.exporters.targets import TargetName
 from quantship.frozen import Frozen
@@ -132,11 +133,13 @@ class QuantizeStep(RoundingOptions, Step):
 
 
 class ExportStep(Step):
-    """Lower models to ONNX: the checkpoint's own integers, never rounded again."""
+    """Lower models to ONNX or OpenVINO: the checkpoint's own integers, never rounded again."""
 
     stage: Literal["export"]
     input: tuple[str, ...] | None = None
     """Steps to export, one name or a list; default: the nearest model step before."""
+    format: FormatName = "onnx"
+    """Kind of files: onnx, or openvino (OpenVINO IR; pip install "quantship[openvino]")."""
     lowering: LoweringName = "auto"
     """Form of the quantized layers; auto: the fastest exact one for the target."""
     target: TargetName = "this-machine"

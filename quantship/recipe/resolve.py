@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from quantship.exporters import formats
 from quantship.exporters.lowering import reject
 from quantship.quant.scheme import Scheme
 from quantship.recipe import options, schemes
@@ -32,7 +33,7 @@ def exported_as(step: ExportStep) -> dict[str, str]:
     """What a run calls the models that an export makes, by the names of its inputs."""
     assert step.input is not None
     if step.name in (None, step.stage):
-        return {source: f"{source}-onnx" for source in step.input}
+        return {source: f"{source}-{step.format}" for source in step.input}
     if len(step.input) == 1:
         return {step.input[0]: str(step.name)}
     return {source: f"{step.name}-{source}" for source in step.input}
@@ -212,11 +213,16 @@ def _lowering_findings(
     index: int, step: ExportStep, schemes: dict[str, Scheme | None]
 ) -> Iterator[Finding]:
     for name in _inputs(step):
-        reason = reject(schemes[name], step.lowering) if name in schemes else None
+        if name not in schemes:
+            continue
+        if step.format == "onnx":
+            reason, key = reject(schemes[name], step.lowering), "lowering"
+        else:
+            reason, key = formats.reject(schemes[name], step.lowering, step.format), "format"
         if reason:
             message = f"cannot export '{name}': {reason}"
-            remedy = "Choose another lowering, or export this model in a step of its own."
-            yield Finding(("steps", index, "lowering"), message, remedy)
+            remedy = f"Choose another {key}, or export this model in a step of its own."
+            yield Finding(("steps", index, key), message, remedy)
 
 
 def _training_findings(recipe: Recipe, table: Mapping[str, Scheme]) -> Iterator[Finding]:

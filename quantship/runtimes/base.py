@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-RuntimeName = Literal["torch", "torchao", "onnxruntime"]
+from quantship.mlp import MODEL_TYPE
+
+RuntimeName = Literal["torch", "torchao", "onnxruntime", "openvino"]
 Tokens = NDArray[np.int64]
 Logits = NDArray[np.float32]
 Features = NDArray[np.float32]
@@ -36,6 +39,8 @@ class Runtime(Protocol):
 class Classifier(Protocol):
     """A loaded model that can be asked for the classes of samples."""
 
+    name: RuntimeName
+
     def classify(self, features: Features) -> Logits:
         """Logits of each sample's class: (B, features) to (B, classes)."""
         ...
@@ -46,22 +51,53 @@ def is_onnx(path: Path) -> bool:
     return (path / "model.onnx").is_file()
 
 
+def is_openvino(path: Path) -> bool:
+    """Whether a model directory holds OpenVINO IR."""
+    return (path / "openvino_model.xml").is_file()
+
+
 def open_runtime(path: Path, threads: int | None = None) -> Runtime:
-    """Load the model of a directory on the runtime that serves it.
+    """Load the model of a directory that reads text on the runtime that serves it.
 
     Only the runtime that is needed is imported, so that its memory can be told apart.
 
     Args:
-        path: Directory with a Hugging Face checkpoint, or with ``model.onnx``.
+        path: Directory with a Hugging Face checkpoint, ``model.onnx`` or ``openvino_model.xml``.
         threads: Threads to compute with; None: the runtime's own choice.
     """
     if is_onnx(path):
         from quantship.runtimes.ort import OrtRuntime
 
         return OrtRuntime(path, threads)
+    if is_openvino(path):
+        from quantship.runtimes.openvino import OpenVinoRuntime
+
+        return OpenVinoRuntime(path, threads)
     from quantship.runtimes.pytorch import TorchRuntime
 
     return TorchRuntime(path, threads)
+
+
+def open_classifier(path: Path, threads: int | None = None) -> Classifier:
+    """Load the model of a directory that classifies samples on the runtime that serves it.
+
+    Args:
+        path: See ``open_runtime``.
+        threads: See ``open_runtime``.
+    """
+    if is_onnx(path):
+        from quantship.runtimes.ort_module import OrtModule
+
+        return OrtModule(path, threads)
+    from quantship.runtimes.pytorch import TorchRuntime
+
+    return TorchRuntime(path, threads)
+
+
+def classifies(path: Path) -> bool:
+    """Whether a model directory holds a model of samples rather than of text."""
+    config: dict[str, Any] = json.loads((path / "config.json").read_bytes())
+    return config.get("model_type") == MODEL_TYPE
 
 
 def greedy(

@@ -1,18 +1,24 @@
 """ONNX decoders on onnxruntime, with the KV cache in buffers that never leave their place.
 
 The names are those of onnxruntime-genai: ``input_ids``, ``attention_mask``, where the graph has it
-``position_ids``, ``past_key_values.N.key`` and ``present.N.key``.
+``position_ids``, ``past_key_values.N.key`` and ``present.N.key``; layers that convolve instead of
+attending keep a state of fixed size, ``past.N.conv``.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from quantship.runtimes import built_for
 from quantship.runtimes.base import Logits, RuntimeName, Tokens
+
+NUM_LOGITS = "num_logits_to_keep"
+"""Optional input of decoders: of how many last positions to compute logits."""
 
 
 class OrtRuntime:
@@ -28,65 +34,99 @@ class OrtRuntime:
         self._session = ort.InferenceSession(
             path / "model.onnx", options, providers=["CPUExecutionProvider"]
         )
+        built_for.heed(self._session.get_modelmeta().custom_metadata_map, path)
         config = json.loads((path / "genai_config.json").read_text())
         # GroupQueryAttention appends in place when past and present are one buffer.
         self._in_place = bool(config["search"]["past_present_share_buffer"])
         decoder = config["model"]["decoder"]
         self._cache_shape = (decoder["num_key_value_heads"], decoder["head_size"])
-        inputs = [entry.name for entry in self._session.get_inputs()]
+        shapes = {entry.name: entry.shape for entry in self._session.get_inputs()}
+        inputs = list(shapes)
+        optional = [entry.name for entry in self._session.get_overridable_initializers()]
+        self._asks_for_logits = NUM_LOGITS in optional
         self._wants_positions = "position_ids" in inputs
         self._past_names = [name for name in inputs if name.startswith("past_key_values.")]
+        # Of a state, all but the batch is fixed.
+        self._states = {
+            name: shape[1:] for name, shape in shapes.items() if name.startswith("past.")
+        }
         self._past: dict[str, ort.OrtValue] = {}
         self._length = 0
 
     def logits(self, input_ids: Tokens, attention_mask: Tokens) -> Logits:
         """See ``Runtime.logits``."""
-        feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
+        feeds: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self._wants_positions:
             feeds["position_ids"] = np.maximum(attention_mask.cumsum(axis=1) - 1, 0)
-        feeds.update({name: self._empty_cache(len(input_ids), 0) for name in self._past_names})
+        feeds.update(self._beginning(len(input_ids), 0))
         logits: Logits = self._session.run(["logits"], feeds)[0]
         return logits
 
     def prefill(self, input_ids: Tokens, capacity: int) -> Logits:
         """See ``Runtime.prefill``."""
-        self._length = 0
-        length = capacity if self._in_place else 0
-        self._past = {
-            name: ort.OrtValue.ortvalue_from_numpy(self._empty_cache(len(input_ids), length))
-            for name in self._past_names
-        }
-        return self._step(input_ids)
+        batch, length = input_ids.shape
+        if length > capacity:
+            raise ValueError(f"a prompt of {length} tokens has no room in {capacity}")
+        self._past, self._length = {}, length
+        feeds = {**self._tokens(input_ids, 0), **self._beginning(batch, 0)}
+        if self._asks_for_logits:  # only `run` takes inputs that need not be given
+            feeds[NUM_LOGITS] = np.array([1], np.int64)
+        names = [*self._past_names, *self._states]
+        logits, *made = self._session.run(["logits", *map(_present, names)], feeds)
+        for name, value in zip(names, made, strict=True):
+            if self._in_place and name not in self._states:
+                room = np.zeros((*value.shape[:2], capacity, value.shape[3]), np.float32)
+                room[:, :, :length] = value
+                value = room
+            self._past[name] = ort.OrtValue.ortvalue_from_numpy(value)
+        last: Logits = logits[:, -1]
+        return last
 
     def decode(self, tokens: Tokens) -> Logits:
         """See ``Runtime.decode``."""
         return self._step(tokens[:, None])
 
-    def _empty_cache(self, batch: int, length: int) -> Logits:
+    def _beginning(self, batch: int, length: int) -> dict[str, Logits]:
+        """What a sequence begins with: caches with room for ``length`` tokens, and states."""
         heads, width = self._cache_shape
-        return np.zeros((batch, heads, length, width), np.float32)
+        shapes = {name: (heads, length, width) for name in self._past_names} | self._states
+        return {name: np.zeros((batch, *shape), np.float32) for name, shape in shapes.items()}
+
+    def _tokens(self, input_ids: Tokens, length: int) -> dict[str, Any]:
+        """What is given beside the cache, which holds ``length`` tokens."""
+        batch, new = input_ids.shape
+        total = length + new
+        feeds = {
+            "input_ids": np.ascontiguousarray(input_ids),
+            "attention_mask": np.ones((batch, total), np.int64),
+        }
+        if self._wants_positions:
+            positions = np.arange(length, total, dtype=np.int64)
+            feeds["position_ids"] = np.tile(positions, (batch, 1))
+        return feeds
 
     def _step(self, input_ids: Tokens) -> Logits:
-        batch, new = input_ids.shape
-        total = self._length + new
         binding = self._session.io_binding()
-        binding.bind_cpu_input("input_ids", np.ascontiguousarray(input_ids))
-        binding.bind_cpu_input("attention_mask", np.ones((batch, total), np.int64))
-        if self._wants_positions:
-            positions = np.tile(np.arange(self._length, total, dtype=np.int64), (batch, 1))
-            binding.bind_cpu_input("position_ids", positions)
+        for name, array in self._tokens(input_ids, self._length).items():
+            binding.bind_cpu_input(name, array)
         binding.bind_output("logits")
         for name, value in self._past.items():
             binding.bind_ortvalue_input(name, value)
-            present = name.replace("past_key_values", "present")
-            if self._in_place:
+            present = _present(name)
+            if self._in_place and name not in self._states:
                 binding.bind_ortvalue_output(present, value)
             else:
                 binding.bind_output(present)
         self._session.run_with_iobinding(binding)
         outputs = binding.get_outputs()
-        if not self._in_place:
-            self._past = dict(zip(self._past, outputs[1:], strict=True))
-        self._length = total
+        for name, value in zip(list(self._past), outputs[1:], strict=True):
+            if not self._in_place or name in self._states:
+                self._past[name] = value
+        self._length += input_ids.shape[1]
         logits: Logits = outputs[0].numpy()[:, -1]
         return logits
+
+
+def _present(past: str) -> str:
+    """Name of the output that the next step takes as an input."""
+    return past.replace("past_key_values", "present").replace("past.", "present.")

@@ -26,14 +26,15 @@ def run(job: Job) -> Facts:
 
     from quantship import progress
     from quantship.data.prepare import in_batches
-    from quantship.runtimes.base import is_onnx, open_runtime
+    from quantship.runtimes.base import classifies, open_classifier, open_runtime
     from quantship.tasks import agreement, likelihood
 
     settings: Settings = job.settings
     dataset = load_from_disk(str(job.inputs["data"].path / "eval"))
     size = min(len(dataset), settings.limit or len(dataset))
     model = job.inputs["model"].path
-    runtime = open_runtime(model)
+    opened = open_classifier if classifies(model) else open_runtime
+    runtime = opened(model)
     batches = in_batches(dataset.select(range(size)), settings.batch_size)
     found = likelihood.evaluate(runtime, progress.track(batches, "evaluating", len(batches)))
     likelihood.write_sequences(found.sequences, job.out)
@@ -43,14 +44,12 @@ def run(job: Job) -> Facts:
     reference = job.inputs["reference"].path
     few = batches[: -(-min(size, settings.parity_sequences) // settings.batch_size)]
     parity: Facts = dict(
-        agreement.compare(
-            runtime, open_runtime(reference), progress.track(few, "comparing", len(few))
-        )
+        agreement.compare(runtime, opened(reference), progress.track(few, "comparing", len(few)))
     )
     parity.update(codes_equal=None, tensors_compared=0)
-    if is_onnx(model) and "codes_equal" in job.inputs["model"].facts:
-        from quantship.exporters import codes
+    if "codes_equal" in job.inputs["model"].facts:
+        from quantship.exporters import read_back
 
-        compared = codes.compare(model, reference)
+        compared = read_back.compare(model, reference)
         parity.update(codes_equal=compared.equal, tensors_compared=compared.tensors_compared)
     return {**facts, "parity": parity}

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from quantship.runtimes.base import Runtime
-from quantship.tasks.likelihood import log_softmax
+from quantship.runtimes.base import Classifier, Runtime
+from quantship.tasks.likelihood import answers, log_softmax
 
 
 def compare(
-    runtime: Runtime, reference: Runtime, batches: Iterable[dict[str, Any]]
+    runtime: Runtime | Classifier,
+    reference: Runtime | Classifier,
+    batches: Iterable[dict[str, Any]],
 ) -> dict[str, float]:
     """Logits, most likely tokens and distributions of two runtimes on the same inputs.
 
@@ -22,9 +24,10 @@ def compare(
     """
     largest, agreed, kl_sum, num_tokens = 0.0, 0, 0.0, 0
     for batch in batches:
-        mask = batch["attention_mask"].numpy()
-        inputs = batch["input_ids"].numpy(), mask
-        ours, theirs = runtime.logits(*inputs)[mask == 1], reference.logits(*inputs)[mask == 1]
+        mask = batch["attention_mask"].numpy().reshape(len(batch["labels"]), -1)
+        if "features" in batch:  # each sample has one answer
+            mask = np.ones_like(mask[:, :1])
+        ours, theirs = answers(runtime, batch)[mask == 1], answers(reference, batch)[mask == 1]
         largest = max(largest, float(np.abs(ours - theirs).max()))
         agreed += int((ours.argmax(axis=-1) == theirs.argmax(axis=-1)).sum())
         log_q, log_p = log_softmax(ours), log_softmax(theirs)

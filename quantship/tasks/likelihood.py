@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,14 +50,14 @@ class Likelihood:
     sequences: Sequences
 
 
-def evaluate(runtime: Runtime, batches: Iterable[dict[str, Any]]) -> Likelihood:
+def evaluate(runtime: Runtime | Classifier, batches: Iterable[dict[str, Any]]) -> Likelihood:
     """Perplexity, token accuracy and mean loss over all tokens whose label is not -100.
 
     Losses are summed over tokens before they are averaged, so neither the batching nor the
     lengths of the sequences weigh in.
 
     Args:
-        runtime: Any runtime.
+        runtime: Any runtime; a classifier for samples.
         batches: ``input_ids``, ``labels`` and ``attention_mask`` as ``data.prepare.collate``
             makes them, labels not yet shifted. Or ``features`` and ``labels`` of samples, each of
             which counts as one token.
@@ -94,14 +94,19 @@ def evaluate(runtime: Runtime, batches: Iterable[dict[str, Any]]) -> Likelihood:
     return Likelihood(metrics, sequences)
 
 
-def _aligned(runtime: Runtime, batch: dict[str, Any]) -> tuple[Logits, Tokens]:
+def _aligned(runtime: Runtime | Classifier, batch: dict[str, Any]) -> tuple[Logits, Tokens]:
     """Logits (B, P, V) of the positions that predict something, and their labels (B, P)."""
+    logits, labels = answers(runtime, batch), batch["labels"].numpy()
+    return (logits, labels[:, None]) if "features" in batch else (logits[:, :-1], labels[:, 1:])
+
+
+def answers(runtime: Runtime | Classifier, batch: dict[str, Any]) -> Logits:
+    """Logits of every position of a batch: (B, T, V) of text, (B, 1, V) of samples."""
     if "features" in batch:
-        assert isinstance(runtime, Classifier)
-        logits, labels = runtime.classify(batch["features"].numpy()), batch["labels"].numpy()
-        return logits[:, None], labels[:, None]
-    logits = runtime.logits(batch["input_ids"].numpy(), batch["attention_mask"].numpy())
-    return logits[:, :-1], batch["labels"][:, 1:].numpy()
+        return cast("Classifier", runtime).classify(batch["features"].numpy())[:, None]
+    return cast("Runtime", runtime).logits(
+        batch["input_ids"].numpy(), batch["attention_mask"].numpy()
+    )
 
 
 def write_sequences(sequences: Sequences, directory: Path) -> None:

@@ -31,7 +31,7 @@ ASYMMETRIC = Scheme(
 ALLOWED = [
     (scheme, lowering)
     for scheme in (*SCHEMES.values(), ASYMMETRIC)
-    for lowering in ("nbits", "integer")
+    for lowering in ("nbits", "integer", "qdq")
     if reject(scheme, lowering) is None
 ]
 PAIRS = [pytest.param(*pair, id=f"{pair[0].name}-{pair[1]}") for pair in ALLOWED]
@@ -59,30 +59,34 @@ def edit(name: str, part: str, how: Callable[[Array, Any], None]) -> Change:
         value = model.graph.initializers[places[name][part]]
         assert value.const_value is not None
         array = value.const_value.numpy().copy()
-        how(array, places[name])
+        how(array.view(np.int8) if value.dtype == ir.DataType.INT4 else array, places[name])
         value.const_value = ir.tensor(array, name=value.name)
 
     return change
 
 
-def first_row(place: dict[str, Any]) -> Any:
-    """Where the first output feature of a matrix lies in its array."""
+def features_first(array: Array, place: dict[str, Any]) -> Array:
+    """The same memory with the output features first."""
+    return array if place["form"] == "nbits" else np.moveaxis(array, -1, 0)
+
+
+def of_feature(array: Array, place: dict[str, Any]) -> Array:
+    """What of an array belongs to the first output feature of a matrix, in the same memory."""
     row = place["rows"][0]
-    return (slice(None), row) if place["form"] == "integer" else row
+    numbers: Array = features_first(array, place)[row : row + 1].reshape(-1)
+    return numbers
 
 
 def flip_lowest_bit_of_one_code(array: Array, place: dict[str, Any]) -> None:
-    row = array[first_row(place)]
-    row.reshape(-1)[5:6] ^= 1
+    of_feature(array, place)[5] ^= 1
 
 
 def raise_one_scale_by_one_ulp(array: Array, place: dict[str, Any]) -> None:
-    bits = array[place["rows"][0] :].reshape(-1).view(f"i{array.itemsize}")
-    bits[0] += 1
+    of_feature(array.view(f"i{array.itemsize}"), place)[0] += 1
 
 
 def swap_two_rows(array: Array, place: dict[str, Any]) -> None:
-    rows = array.T if place["form"] == "integer" else array
+    rows = features_first(array, place)
     first = place["rows"][0]
     rows[[first, first + 1]] = rows[[first + 1, first]].copy()
 
@@ -170,16 +174,16 @@ def test_a_wrong_place_is_found_and_named(
 
 
 @pytest.mark.parametrize("name", [LAYER, PACKED, HEAD])
-@pytest.mark.parametrize("lowering", ["nbits", "integer"])
+@pytest.mark.parametrize("lowering", ["nbits", "integer", "qdq"])
 def test_a_changed_zero_point_is_found_and_named(
     workshop: Any, lowering: str, name: str, tmp_path: Path
 ) -> None:
+    def flip(zeros: Array, place: dict[str, Any]) -> None:
+        of_feature(zeros, place)[0] ^= 1
+
     def change(model: ir.Model, places: dict[str, Any]) -> None:
-        value = model.graph.initializers[places[name]["codes"].replace(".codes", ".zeros")]
-        assert value.const_value is not None
-        array = value.const_value.numpy().copy()
-        array[places[name]["rows"][0] :].reshape(-1)[0] ^= 1
-        value.const_value = ir.tensor(array, name=value.name)
+        zeros = places[name]["codes"].replace(".codes", ".zeros")
+        edit(name, "codes", flip)(model, {name: {**places[name], "codes": zeros}})
 
     changed = rewritten(workshop.export(ASYMMETRIC, lowering, "untied"), tmp_path, change)
     compared = codes.compare(changed, workshop.checkpoint(ASYMMETRIC, "untied"))

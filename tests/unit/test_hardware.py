@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,42 @@ def test_vnni_is_told_from_the_flags(
         hardware.instruction_sets.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("arm", "sets", "kind", "words"),
+    [
+        (False, ("avx2",), "x86", "AVX2, no AVX-512, no VNNI, no AMX"),
+        (False, ("avx2", "avx_vnni"), "x86-vnni", "AVX2, VNNI, no AVX-512, no AMX"),
+        (
+            False,
+            ("avx2", "avx512f", "avx512_vnni", "amx_int8"),
+            "x86-vnni",
+            "AVX2, AVX-512, VNNI, AMX",
+        ),
+        (True, ("asimd", "asimddp"), "arm", "NEON, NEON dot product, no int8 matrix multiply"),
+        (True, (), "arm", "instruction sets are not known here"),
+        (False, (), "x86", "instruction sets are not known here"),
+    ],
+)
+def test_the_machine_is_described_in_words(
+    arm: bool, sets: tuple[str, ...], kind: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "is_arm", lambda: arm)
+    monkeypatch.setattr(hardware, "instruction_sets", lambda: sets)
+    assert hardware.kind() == kind
+    assert hardware.describe().startswith(words)
+
+
+def test_the_gpu_is_known_from_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "DRIVER", tmp_path)
+    assert hardware.installed_gpu() is None
+    assert "no NVIDIA GPU" in hardware.describe()
+    (tmp_path / "0000:00:05.0").mkdir()
+    told = "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 0\n"
+    (tmp_path / "0000:00:05.0" / "information").write_text(told)
+    assert hardware.installed_gpu() == "NVIDIA H100 80GB HBM3"
+    assert hardware.describe().endswith("NVIDIA H100 80GB HBM3")
+
+
 def test_versions_are_those_installed() -> None:
     found = hardware.versions()
     assert found["torch"] == metadata.version("torch")
@@ -101,7 +138,7 @@ def test_versions_are_those_installed() -> None:
 def test_asking_about_the_machine_does_not_import_torch() -> None:
     assert in_a_process(
         "import sys; hardware.cpu_model(); hardware.has_vnni(); hardware.num_threads(); "
-        "hardware.versions(); hardware.memory_bytes(); "
+        "hardware.versions(); hardware.memory_bytes(); hardware.describe(); "
         "print(json.dumps('torch' not in sys.modules))"
     )
 

@@ -102,7 +102,7 @@ def test_bytes_and_numbers_of_all_shards_count_and_nothing_else(tmp_path: Path) 
 
 def test_onnx_counts_with_its_external_data(tiny_model_dir: Path, tmp_path: Path) -> None:
     decoder.export(tiny_model_dir, "float", None, tmp_path, "x86")
-    parts = [tmp_path / "model.onnx", tmp_path / "model.onnx.data"]
+    parts = [tmp_path / "model.onnx", tmp_path / "model.onnx_data"]
     assert weight_bytes(tmp_path) == sum(part.stat().st_size for part in parts)
     assert weight_bytes(tmp_path) > weight_bytes(tiny_model_dir)  # and the rotary tables
 

@@ -267,6 +267,19 @@ def test_auto_is_the_form_it_stands_for_here(
     assert changed(made, plan(f"steps.export.lowering={form}", recipe=recipe)) == set()
 
 
+def test_a_format_beside_onnx_is_the_same_for_every_machine(
+    plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantship.exporters.formats.find_spec", lambda name: object())
+    made = plan("steps.export.format=openvino")
+    exports = {node.name for node in made.nodes if node.stage == "export"}
+    assert exports == {f"{name}-openvino" for name in ("model", "finetune", "ptq", "qat")}
+    other = not hardware.has_vnni()
+    monkeypatch.setattr(hardware, "has_vnni", lambda: other)
+    again = plan("steps.export.format=openvino", "steps.export.target=arm")
+    assert changed(made, again) == set()
+
+
 CHATS = RECIPE.replace(
     "{adapter: builtin, num_examples: 8}",
     "{adapter: chat, path: CHATS}, {adapter: chat, path: MORE}",

@@ -44,6 +44,8 @@ def some(weight: WeightFormat | None, activation: ActivationFormat | None = None
         *((scheme(bits=8, a8=a8), "integer") for a8 in (TOKENS, SYMMETRIC, TENSOR, STATIC)),
         *((scheme(bits=8, a8=a8), "nbits") for a8 in (TOKENS, SYMMETRIC, TENSOR)),
         *((scheme(group=group), "nbits") for group in (16, 32, 64, 128, 256)),
+        *((scheme(bits=8, a8=a8), "qdq") for a8 in (None, TOKENS, SYMMETRIC, TENSOR, STATIC)),
+        *((scheme(group=group, a8=TOKENS), "qdq") for group in (1, 24, 32, 512)),
         # What is not for integers goes the other way, in the same model.
         (scheme("s", some(BY_ROW, STATIC), group=32), "integer"),
         (scheme("s", some(None), bits=8, a8=STATIC), "integer"),
@@ -68,19 +70,17 @@ def test_what_can_be_carried_is_not_rejected(one: Scheme | None, lowering: Lower
         *(
             (
                 scheme("mine", group=group),
-                lowering,
+                "nbits",
                 ["'mine'", f"groups of {group}", "power of two"],
             )
             for group in (1, 8, 24, 48, 100, 512)
-            for lowering in ("nbits", "auto")
         ),
         *(
-            (one, lowering, ["'mine'", "groups of 24", "power of two"])
+            (one, "integer", ["'mine'", "groups of 24", "power of two"])
             for one in (
                 scheme("mine", bits=8, a8=STATIC, embedding=WeightFormat(bits=8, group_size=24)),
                 scheme("mine", some(WeightFormat(bits=4, group_size=24)), bits=8, a8=TOKENS),
             )
-            for lowering in ("integer", "auto")
         ),
     ],
 )
@@ -97,8 +97,8 @@ def test_what_cannot_be_carried_says_why_and_what_to_do(
     [
         (None, True, "float"),
         (None, False, "float"),
-        (SCHEMES["w8a8"], False, "integer"),
-        (SCHEMES["w8a8"], True, "nbits"),
+        (SCHEMES["w8a8"], False, "hybrid"),
+        (SCHEMES["w8a8"], True, "hybrid"),
         (SCHEMES["w4a8"], False, "nbits"),
         (SCHEMES["w8a16"], False, "nbits"),
         (SCHEMES["w8a16"], True, "nbits"),
@@ -111,12 +111,20 @@ def test_what_cannot_be_carried_says_why_and_what_to_do(
             for has_vnni in (True, False)
         ),
         (scheme("s", some(BY_ROW, SYMMETRIC), group=32), True, "integer"),
+        (scheme(group=24), True, "qdq"),  # the only form that carries it
+        (scheme(embedding=WeightFormat(bits=8, group_size=8)), False, "qdq"),
     ],
 )
 def test_auto_stands_for_the_trained_arithmetic_or_the_fast_form_on_the_machine(
     one: Scheme | None, has_vnni: bool, chosen: str
 ) -> None:
     assert choose(one, "x86-vnni" if has_vnni else "x86") == chosen
+
+
+@pytest.mark.parametrize("one", SCHEMES.values())
+def test_auto_is_standard_operators_for_runtimes_that_are_not_known(one: Scheme) -> None:
+    assert choose(one, "portable") == "qdq"
+    assert choose(None, "portable") == "float"
 
 
 @pytest.mark.parametrize("has_vnni", [True, False])
@@ -135,6 +143,7 @@ def test_a_layer_is_an_integer_one_where_its_input_is_and_its_rows_have_one_scal
     activation: ActivationFormat | None, grouped: bool
 ) -> None:
     assert form_of("nbits", activation, grouped=grouped) == "nbits"
+    assert form_of("qdq", activation, grouped=grouped) == "qdq"
     is_integer = form_of("integer", activation, grouped=grouped) == "integer"
     assert is_integer == (activation is not None and not grouped)
 
@@ -147,3 +156,12 @@ def test_every_arithmetic_is_stated_in_words_of_its_own() -> None:
     for one in (None, TOKENS, TENSOR):  # whatever was trained, the runtime does the same
         assert "block of input features" in arithmetic("nbits", one)
         assert "as in training" not in arithmetic("nbits", one)
+
+
+def test_standard_operators_round_inputs_as_training_did_where_rows_have_one_scale() -> None:
+    for one in (TOKENS, SYMMETRIC, TENSOR):
+        assert arithmetic("qdq", one) == arithmetic("integer", one)
+        assert arithmetic("qdq", one, grouped=True) == arithmetic("qdq", None)
+    assert arithmetic("qdq", STATIC).startswith(arithmetic("integer", STATIC))
+    assert "edge" in arithmetic("qdq", STATIC)  # a division takes the place of a product
+    assert arithmetic("qdq", None).startswith("float32; where onnxruntime fuses")

@@ -51,7 +51,7 @@ def logits(path: Path) -> Logits:
     return open_runtime(path).logits(tokens, np.ones_like(tokens))
 
 
-@pytest.mark.parametrize("lowering", ["nbits", "integer"])
+@pytest.mark.parametrize("lowering", ["nbits", "integer", "qdq"])
 @schemes
 @pytest.mark.parametrize("dimensions", DIMENSIONS.values(), ids=DIMENSIONS)
 def test_odd_widths_keep_codes_and_logits(

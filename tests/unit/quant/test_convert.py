@@ -122,6 +122,13 @@ def test_numbers_that_are_none_are_refused(tied: Any, tmp_path: Path, name: str)
         convert(prepare_qat(tied, W8A8), tmp_path)  # type: ignore[arg-type]
 
 
+def test_a_model_whose_logits_are_all_zero_is_no_less_equal(tied: Any, tmp_path: Path) -> None:
+    with torch.no_grad():
+        tied.get_input_embeddings().weight.zero_()
+    facts = convert(prepare_qat(tied, W8A8), tmp_path)  # type: ignore[arg-type]
+    assert facts["max_abs_logit_diff"] == 0
+
+
 def test_a_model_in_training_mode_with_dropout_is_compared_without_it(
     tied: Any, tmp_path: Path
 ) -> None:

@@ -143,6 +143,15 @@ def test_a_group_that_does_not_divide_names_the_layer_and_the_remedy() -> None:
     assert formats(model, remedy).keys() == {"0"}
 
 
+def test_a_single_input_feature_is_not_quantized_at_run_time() -> None:
+    model = nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 4))
+    with pytest.raises(ValueError, match="'1', which has one input feature") as caught:
+        formats(model, W8A8)
+    assert "override" in str(caught.value)
+    left_out = W8A8.model_copy(update={"overrides": (Override(layers="1", weight=INT8),)})
+    assert formats(model, left_out)["1"] == EIGHT
+
+
 def test_a_group_divides_the_in_features_of_a_transposed_layer(
     build: Callable[[str], Any],
 ) -> None:

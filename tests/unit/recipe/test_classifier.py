@@ -34,6 +34,13 @@ def test_a_classifier_of_samples_passes(write: Write) -> None:
     assert recipe.model.mlp.sizes == (784, 64, 10)
 
 
+def test_a_classifier_can_be_exported_and_benchmarked(write: Write) -> None:
+    asked = CLASSIFIER.replace("benchmark: null", "  - stage: export")
+    recipe = load(write(asked))
+    assert [step.stage for step in recipe.steps] == ["finetune", "qat", "export"]
+    assert recipe.benchmark is not None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -56,16 +63,15 @@ def test_a_classifier_of_samples_passes(write: Write) -> None:
         ("[784, 64, 10]", "[64, 10]", "784 features and 10 classes, and the model's sizes go from"),
         ("[784, 64, 10]", "[784, 64, 9]", "the model's sizes go from 784 to 9"),
         ("[784, 64, 10]", "[784]", "model.mlp.sizes"),
-        ("benchmark: null", "", "benchmark: measures prefill and decode of tokens"),
-        (
-            "  - stage: qat\n",
-            "  - stage: export\n",
-            "steps.1: exports language models to ONNX, and the model classifies samples",
-        ),
         (
             "stage: qat",
             "{stage: qat, distill: true}",
             "steps.1.distill: compares predictions of tokens",
+        ),
+        (
+            "stage: qat",
+            "stage: qat\n  - {stage: export, format: openvino}",
+            "steps.2.format: openvino is for models of text",
         ),
         ("eval: [", "packing: true, eval: [", "data.packing: packing is about text"),
         ("eval: [", "max_length: 9, eval: [", "data.max_length: max_length is about text"),

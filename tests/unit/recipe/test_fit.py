@@ -168,6 +168,28 @@ def test_a_model_on_the_hub_is_looked_at_once_it_is_here(saved: Any, write: Writ
     assert "groups of 128" in finding.message
 
 
+def test_what_an_export_would_overlook_is_found_before_any_work(
+    saved: Any, write: Write, complaints: Complaints
+) -> None:
+    phi = {**LLAMA, "model_type": "phi", "qk_layernorm": True}
+    model = saved(phi)
+    said = complaints(write(recipe(model, "stage: finetune", "stage: export")))
+    assert "recipe.yaml:5: steps.1: " in said
+    assert "qk_layernorm" in said
+    assert said.count("\n") == 1
+    load(write(recipe(model, "stage: finetune")))
+
+
+def test_heads_of_a_tiny_model_must_be_ones_that_an_export_can_run(
+    write: Write, complaints: Complaints
+) -> None:
+    odd = "{tiny: {hidden_size: 80, num_heads: 4, num_kv_heads: 2}}"
+    said = complaints(write(recipe(odd, "stage: finetune", "stage: export")))
+    assert "the heads of this model have 20" in said
+    load(write(recipe(odd.replace("80", "96"), "stage: finetune", "stage: export")))
+    load(write(recipe(odd, "stage: finetune")))
+
+
 @pytest.mark.parametrize(
     ("model", "step"),
     [

@@ -188,6 +188,10 @@ def test_finetuning_continues_from_the_last_finetuning(write: Write) -> None:
             ["stage: qat", "stage: export, input: [model, qat], lowering: nbits"],
             "steps.1.lowering: cannot export 'model': a float model has no integers",
         ),
+        (
+            ["stage: qat", "stage: export, format: openvino, lowering: nbits"],
+            "steps.1.format: cannot export 'qat': the lowering 'nbits' is a form of ONNX graphs",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(
