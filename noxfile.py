@@ -1,13 +1,15 @@
 """Every check and every demonstration of quantship, each one command: ``nox -s NAME``.
 
-Only ``lint`` has an environment of its own. The other sessions share the one that ``dev`` makes,
-because PyTorch is too large to install once for each of them. All versions come from
-``docker/constraints.txt``; where packages come from is pip's own configuration.
+Only ``lint`` and ``compat`` have environments of their own. The other sessions share the one that
+``dev`` makes, because PyTorch is too large to install once for each of them. All versions come from
+``docker/constraints.txt`` (``compat``: ``constraints-compat.txt``, for optimum-onnx needs an older
+transformers); where packages come from is pip's own configuration.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -82,6 +84,38 @@ def e2e(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure speed and memory; extra arguments go to tests/bench/run.py."""
     run(session, "python", "tests/bench/run.py", *session.posargs)
+
+
+@nox.session(requires=["dev"])
+def compat(session: nox.Session) -> None:
+    """Load exports in optimum, in an environment of its own, and in transformers.js."""
+    rooms = Path(session.create_tmp()).resolve()
+    exports = rooms / "exports"
+    shutil.rmtree(exports, ignore_errors=True)
+    python = str(SCRIPTS / "python")
+    session.run(python, "tests/compat/exports.py", str(exports), external=True)
+    env = {
+        "QUANTSHIP_COMPAT_EXPORTS": str(exports),
+        "QUANTSHIP_COMPAT_README": str(HERE / "README.md"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    packages = ("optimum-onnx[onnxruntime]", "torch", "pytest")
+    session.install("-c", "docker/constraints-compat.txt", *packages)
+    settings = ("-c", "tests/compat/pytest.ini")
+    session.run("pytest", *settings, "tests/compat/optimum_client.py", *session.posargs, env=env)
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        session.warn("transformers.js was not tried: there is no node and npm here")
+        return
+    node = rooms / "node"
+    node.mkdir(exist_ok=True)
+    for name in ("package.json", "package-lock.json", "transformers_js.test.mjs"):
+        shutil.copy(HERE / "tests" / "compat" / name, node)
+    with session.chdir(node):
+        # Scripts of packages would fetch what CUDA needs.
+        session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", external=True)
+        tests = ("--test", "--test-reporter=spec", "transformers_js.test.mjs")
+        session.run("node", *tests, env=env, external=True)
 
 
 @nox.session(requires=["dev"], venv_backend="none")

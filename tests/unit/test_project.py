@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import socket
 import subprocess
@@ -49,11 +50,27 @@ def requirements(repository: Path) -> list[Requirement]:
     return [Requirement(line) for group in [project["dependencies"], *extras] for line in group]
 
 
-def test_constraints_hold_exact_versions_and_nothing_else(repository: Path) -> None:
-    lines = (repository / "docker" / "constraints.txt").read_text().splitlines()
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-compat.txt"])
+def test_constraints_hold_exact_versions_and_nothing_else(repository: Path, name: str) -> None:
+    lines = (repository / "docker" / name).read_text().splitlines()
     entries = [line for line in lines if line and not line.startswith("#")]
     assert entries
     assert [line for line in entries if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+
+
+def test_clients_run_on_the_same_torch_and_onnxruntime(
+    repository: Path, pins: dict[str, str]
+) -> None:
+    lines = (repository / "docker" / "constraints-compat.txt").read_text().splitlines()
+    assert f"torch=={pins['torch']}" in lines
+    assert f"onnxruntime=={pins['onnxruntime']}" in lines
+
+
+def test_the_clients_of_node_come_from_whatever_registry_npm_is_told(repository: Path) -> None:
+    lock = json.loads((repository / "tests" / "compat" / "package-lock.json").read_text())
+    packages = {name: one for name, one in lock["packages"].items() if name}
+    assert "node_modules/@huggingface/transformers" in packages
+    assert all("integrity" in one and "resolved" not in one for one in packages.values())
 
 
 def test_every_dependency_is_pinned_within_its_bounds(
