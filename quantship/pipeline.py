@@ -13,15 +13,17 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from quantship import artifact, models
+from quantship import artifact, hardware, models
 from quantship import plan as planning
-from quantship.artifact import Artifact
+from quantship.artifact import Artifact, Facts
 from quantship.errors import QuantshipError, StageError, UsageError
 from quantship.estimate import mlp_parameters, needs, tiny_parameters
+from quantship.exporters import advice
 from quantship.job import OUTSIDE, Job, Node, Plan
 from quantship.plan import STAGES
 from quantship.recipe.language import MODEL, Recipe
 from quantship.reporting.schema import Report
+from quantship.runtimes.built_for import BuiltFor
 from quantship.stages import push, report
 
 EventKind = Literal["reused", "started", "finished", "failed"]
@@ -37,6 +39,7 @@ class Event:
         stage: Its stage.
         seconds: How long it took; None before it has ended.
         detail: More, in words; may be empty.
+        warnings: What to beware of in the model that it left.
     """
 
     kind: EventKind
@@ -44,6 +47,7 @@ class Event:
     stage: str
     seconds: float | None = None
     detail: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,8 +187,18 @@ def _make(
         notify(Event("failed", node.name, node.stage, time.monotonic() - began))
         raise StageError(node.name, _in_words(error), partial) from error
     shutil.rmtree(resume, ignore_errors=True)  # only now is there nothing left to resume
-    notify(Event("finished", node.name, node.stage, seconds))
+    detail, warnings = _advice(facts)
+    notify(Event("finished", node.name, node.stage, seconds, detail, warnings))
     return finished
+
+
+def _advice(facts: Facts) -> tuple[str, tuple[str, ...]]:
+    """What was decided about an exported model, and what to beware of on its target and here."""
+    if "lowering_reason" not in facts:
+        return "", ()
+    built = BuiltFor(facts["lowering"], facts["target"], facts["signed_weights"])
+    detail = f"{built.lowering} for {built.target}"
+    return detail, (*facts["warnings"], *advice.elsewhere(built, hardware.kind()))
 
 
 def _in_words(error: Exception) -> str:

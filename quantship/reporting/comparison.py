@@ -9,7 +9,14 @@ from typing import Literal
 from quantship.reporting import formatting
 from quantship.reporting.schema import Benchmark, ModelRow, Report
 
-RUNTIMES = {"float": "torch", "torchao": "torchao", "onnx": "onnxruntime"}
+RUNTIMES = {
+    "float": "torch",
+    "torchao": "torchao",
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+}
+SIDES = {"float": "torch", "torchao": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+"""What a kind of files is compared with: a float model on the same library; torchao is torch's."""
 Speed = Literal["prefill_tokens_per_s", "decode_tokens_per_s"]
 SHAPE = ("batch_size", "prompt_tokens", "decode_tokens", "threads")
 
@@ -39,6 +46,11 @@ def runtime(row: ModelRow) -> str:
 def is_onnx(row: ModelRow) -> bool:
     """Whether a row belongs to onnxruntime's side of the comparison; torchao is torch's."""
     return row.kind == "onnx"
+
+
+def side(row: ModelRow) -> str:
+    """What a row is compared within: the library that runs its files."""
+    return SIDES[row.kind]
 
 
 def float_reference(report: Report, row: ModelRow) -> ModelRow | None:
@@ -77,8 +89,12 @@ def speed_ratio(report: Report, row: ModelRow, speed: Speed) -> float | None:
 
 
 def warnings(report: Report) -> list[str]:
-    """What must not be overlooked: models whose integers are not those of their checkpoint."""
-    return [
+    """What must not be overlooked: models whose integers or results are not those they should be.
+
+    That is, integers that are not the checkpoint's, and products that this machine's kernels spoil.
+    """
+    wrong = [f"{row.name}: {row.inexact}." for row in report.models if row.inexact is not None]
+    return wrong + [
         f"{row.name}: its integer codes or scales are NOT equal to those of "
         f"{row.parity.reference} ({row.parity.tensors_compared} tensors compared). Its numbers "
         "are not those of the model that was trained. Do not ship it."
@@ -101,7 +117,7 @@ def _nearest_float(
     position = next(index for index, other in enumerate(report.models) if other is row)
     candidates = [*reversed(report.models[:position]), *report.models[position:]]
     for other in candidates:
-        if other.scheme is None and is_onnx(other) == is_onnx(row) and accepts(other):
+        if other.scheme is None and side(other) == side(row) and accepts(other):
             return other
     return None
 

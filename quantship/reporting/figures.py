@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantship.reporting import canvas, formatting, labels, svg
 from quantship.reporting.canvas import Drawing
-from quantship.reporting.comparison import float_reference, is_onnx, runtime, speed_ratio
+from quantship.reporting.comparison import SIDES, float_reference, runtime, side, speed_ratio
 from quantship.reporting.schema import ModelRow, Report
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def accuracy_against_size(report: Report) -> Drawing | None:
         axes.plot(xs, ys, color=svg.FAINT, lw=1.2, zorder=1)
     for row in rows:
         style = _marker(row, _colour(report, row.group))
-        axes.plot(*points[id(row)], **style, zorder=3 if is_onnx(row) else 2)
+        axes.plot(*points[id(row)], **style, zorder=2 if side(row) == "torch" else 3)
     axes.set_xlim(left=0, right=1.12 * max(x for x, _ in points.values()))
     axes.margins(y=0.16)
     axes.set_xlabel("size on disk, MB")
@@ -68,8 +68,8 @@ def accuracy_against_size(report: Report) -> Drawing | None:
     )
     caption = (
         f"Lower left is better. {formatting.MB_STATEMENT}. Circles ran on torch, open squares on "
-        "onnxruntime; a line joins models of one scheme on one runtime. Float models that "
-        "nothing is compared with are left out."
+        "onnxruntime, open diamonds on openvino; a line joins models of one scheme on one runtime. "
+        "Float models that nothing is compared with are left out."
     )
     return Drawing(title, caption, svg.render(figure, "accuracy", title, spoken))
 
@@ -78,9 +78,9 @@ def speed_by_runtime(report: Report) -> Drawing | None:
     """Prefill and decode speed of quantized models by that of the float model beside them."""
     bars = [
         (row, prefill, decode)
-        for onnx in (False, True)
+        for library in dict.fromkeys(SIDES.values())
         for row in report.models
-        if is_onnx(row) is onnx
+        if side(row) == library
         and (prefill := speed_ratio(report, row, "prefill_tokens_per_s")) is not None
         and (decode := speed_ratio(report, row, "decode_tokens_per_s")) is not None
     ]
@@ -168,10 +168,10 @@ def _comparable(report: Report) -> list[ModelRow]:
 
 def _branches(rows: Sequence[ModelRow]) -> list[list[ModelRow]]:
     """Rows of one scheme on one runtime, as PTQ and QAT."""
-    branches: dict[tuple[str, bool], list[ModelRow]] = {}
+    branches: dict[tuple[str, str], list[ModelRow]] = {}
     for row in rows:
         if row.scheme is not None:
-            branches.setdefault((row.scheme, is_onnx(row)), []).append(row)
+            branches.setdefault((row.scheme, side(row)), []).append(row)
     return list(branches.values())
 
 
@@ -194,10 +194,11 @@ def _log_axis(axes: Axes, decades: float) -> None:
 
 
 def _marker(row: ModelRow, colour: str) -> dict[str, Any]:
-    """Solid circle on torch, open square on onnxruntime: both show where they coincide."""
-    open_square = {"marker": "s", "ms": 11, "mfc": "none", "mew": 1.8}
-    shape = open_square if is_onnx(row) else {"marker": "o", "ms": 7}
-    return {"ls": "", "color": colour, **shape}
+    """Solid circle on torch, larger open shapes elsewhere: all show where they coincide."""
+    if side(row) == "torch":
+        return {"ls": "", "color": colour, "marker": "o", "ms": 7}
+    shape = {"marker": "s", "ms": 11} if side(row) == "onnxruntime" else {"marker": "D", "ms": 14}
+    return {"ls": "", "color": colour, "mfc": "none", "mew": 1.8, **shape}
 
 
 def _legend(report: Report, axes: Axes, rows: Sequence[ModelRow]) -> None:
@@ -207,8 +208,8 @@ def _legend(report: Report, axes: Axes, rows: Sequence[ModelRow]) -> None:
     entries: dict[str, Any] = {
         row.group: Patch(color=_colour(report, row.group), lw=0) for row in rows
     }
-    for side in (False, True):
-        those = [row for row in rows if is_onnx(row) is side]
+    for library in dict.fromkeys(SIDES.values()):
+        those = [row for row in rows if side(row) == library]
         if those:
             names = ", ".join(dict.fromkeys(runtime(row) for row in those))
             entries[names] = Line2D([], [], **_marker(those[0], svg.INK))

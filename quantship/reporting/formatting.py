@@ -46,19 +46,20 @@ def percent(share: float | None) -> str:
     return "99.99" if text == "100.00" and share < 1 else text
 
 
+def whole_percent(share: float) -> str:
+    """A share that may lie outside 0 to 1 in whole per cent, the sign left out: ``63``."""
+    return f"{round(100 * share):,}"
+
+
 def share(value: float) -> str:
     """A share that may lie outside 0 to 1, in whole per cent: ``63 %``, ``-4 %``."""
-    return f"{_whole(value)} %"
+    return f"{whole_percent(value)} %"
 
 
 def share_range(low: float, high: float) -> str:
     """The interval of such a share: ``55–70 %``, ``-4 to 12 %``."""
     between = " to " if low < 0 else "–"
-    return f"{_whole(low)}{between}{_whole(high)} %"
-
-
-def _whole(value: float) -> str:
-    return f"{round(100 * value):,}"
+    return f"{whole_percent(low)}{between}{whole_percent(high)} %"
 
 
 def number(value: float | None) -> str:

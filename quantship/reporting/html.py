@@ -13,6 +13,7 @@ from quantship.reporting import (
     formatting,
     recovery_figure,
     recovery_text,
+    speed_text,
     svg,
     table,
 )
@@ -32,6 +33,7 @@ def render(report: Report) -> str:
         units=table.UNITS,
         footnotes=table.footnotes(report),
         colours=figures.colours(report),
+        speed={"title": speed_text.TITLE, "lines": speed_text.sentences(report)},
         recovery=_recovery(report),
         drawings=figures.draw(report),
         palette=svg.PALETTE,

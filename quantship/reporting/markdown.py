@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from quantship.reporting import facts, recovery_text, table
+from quantship.reporting import facts, recovery_text, speed_text, table
 from quantship.reporting.comparison import headlines, warnings
 from quantship.reporting.formatting import MB_STATEMENT, duration
 from quantship.reporting.schema import Report
@@ -25,6 +25,7 @@ def render(report: Report) -> str:
         _models(report),
         _bullets(table.footnotes(report)),
         *_recovery(report),
+        *_speed(report),
         *_routes(report),
         "## Data",
         *(_table(item) for item in facts.data_tables(report)),
@@ -86,6 +87,11 @@ def _recovery(report: Report) -> list[str]:
         escape(recovery_text.explanation(report)),
         _bullets(recovery_text.remarks(report)),
     ]
+
+
+def _speed(report: Report) -> list[str]:
+    found = speed_text.sentences(report)
+    return [f"## {speed_text.TITLE}", _bullets(found)] if found else []
 
 
 def _routes(report: Report) -> list[str]:

@@ -54,7 +54,7 @@ class Metrics(Section):
 class Benchmark(Section):
     """Speed and memory, medians over rounds, on synthetic input of a fixed shape."""
 
-    runtime: Literal["torch", "torchao", "onnxruntime"]
+    runtime: Literal["torch", "torchao", "onnxruntime", "openvino"]
     """What ran the model."""
     prefill_tokens_per_s: Amount
     """Prompt tokens processed a second, over the whole batch."""
@@ -76,6 +76,17 @@ class Benchmark(Section):
     """Threads of the runtime."""
     rounds: Count
     """Times the model had its turn."""
+    weight_bytes_per_token: Count | None = None
+    """Bytes of the stored weights that one decoded token must read: all, except tables of which it
+    reads a row, as an embedding that is not the output head; the KV cache is not counted; null: not
+    known."""
+    read_bytes_per_s: Amount | None = None
+    """Bytes a second that all threads read from memory together; null: the model was on a GPU."""
+    share_of_memory_floor: Amount | None = None
+    """Time that reading these bytes takes, by the median time of a token: 1 is as fast as memory
+    allows, and more is read from caches; null: not known."""
+    warnings: list[str] = Field(default_factory=list)
+    """Why results or speeds on this machine are not those that the model was made for."""
 
 
 class Parity(Section):
@@ -108,8 +119,8 @@ class ModelRow(Section):
     """Name of the model in this report."""
     step: str
     """Step of the recipe that made it."""
-    kind: Literal["float", "torchao", "onnx"]
-    """Form of the files: float safetensors, torchao checkpoint, or ONNX of any scheme."""
+    kind: Literal["float", "torchao", "onnx", "openvino"]
+    """Form of the files: float safetensors, torchao checkpoint, ONNX or OpenVINO of any scheme."""
     path: str
     """Directory or file, relative to the artifacts root."""
     scheme: str | None = None
@@ -128,6 +139,14 @@ class ModelRow(Section):
     """Distance from the model it was made from; null: not compared."""
     lowering: str | None = None
     """Form of the quantized layers in ONNX; null: not an ONNX model, or not quantized."""
+    lowering_reason: str | None = None
+    """Why this form, for this target; null: not an ONNX model, or not quantized."""
+    target: str | None = None
+    """Machine that an ONNX model was lowered for; null: not an ONNX model, or not quantized."""
+    warnings: list[str] = Field(default_factory=list)
+    """What makes the model slow, large or inexact on its target, known beforehand."""
+    inexact: str | None = None
+    """Why its results are wrong on this machine; null: nothing is known against them."""
     activation_arithmetic: str | None = None
     """How this runtime computes with the activations; null: in float."""
     group: str

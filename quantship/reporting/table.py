@@ -54,6 +54,10 @@ COLUMNS = {
     "Token accuracy": "Share of tokens predicted right.",
     "Prefill": "Prompt tokens a second; × against the float model of the same runtime.",
     "Decode": "Generated tokens a second; × against the float model of the same runtime.",
+    "Of memory floor": (
+        "Time that reading the weights from memory takes, by the time of a decoded token: 100 is "
+        "as fast as memory allows."
+    ),
     "Peak memory": "Resident memory of a process that runs this model alone.",
     "Codes equal": "Quantized tensors equal to the checkpoint's, to the bit, of those compared.",
     "Max |Δlogit|": "Largest difference of any logit from the model it was made from.",
@@ -67,6 +71,7 @@ UNITS = {
     "Token accuracy": "%",
     "Prefill": "tokens/s",
     "Decode": "tokens/s",
+    "Of memory floor": "%",
     "Peak memory": "MB",
     "Top-1": "%",
     "KL": "nats",
@@ -96,6 +101,7 @@ def footnotes(report: Report) -> list[str]:
 
 def _cells(report: Report, row: ModelRow) -> dict[str, Cell]:
     memory = row.benchmark.peak_rss_bytes if row.benchmark else None
+    floor = row.benchmark.share_of_memory_floor if row.benchmark else None
     cells = (
         Cell(row.name),
         Cell(runtime(row)),
@@ -105,6 +111,7 @@ def _cells(report: Report, row: ModelRow) -> dict[str, Cell]:
         *_accuracy(report, row),
         _speed(report, row, "prefill_tokens_per_s"),
         _speed(report, row, "decode_tokens_per_s"),
+        Cell(formatting.DASH if floor is None else formatting.whole_percent(floor)),
         Cell(formatting.megabytes(memory)),
         *_parity(row.parity),
     )

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from quantship.reporting import recovery_text
+from quantship.reporting import recovery_text, speed_text
 from quantship.reporting import table as model_table
 from quantship.reporting.comparison import warnings
-from quantship.reporting.formatting import MB_STATEMENT
+from quantship.reporting.formatting import DASH, MB_STATEMENT
 from quantship.reporting.schema import Report
 
 LOUD = "bold white on red"
 QUIET = "dim"
 LEGIBLE = "not dim"
+CAUTION = "not dim yellow"
+FLOOR = "Of memory floor"
 
 # Two columns of the report share one here, one above the other: fourteen side by side would
 # need 150 characters.
@@ -23,7 +27,7 @@ STACKED = {
     "Perplexity": ("Perplexity",),
     "Token acc. %": ("Token accuracy",),
     "Prefill tok/s": ("Prefill",),
-    "Decode tok/s": ("Decode",),
+    "Decode tok/s": ("Decode", FLOOR),
     "Peak MB": ("Peak memory",),
     "Codes equal": ("Codes equal",),
     "Top-1 %": ("Top-1",),
@@ -47,10 +51,16 @@ def table(report: Report) -> Table:
     rows = model_table.rows(report)
     for place, row in enumerate(rows):
         name = Text(row.cells["Model"].text).append(f"\n{row.origin}", style=QUIET)
-        values = (_stack([row.cells[key] for key in keys]) for keys in STACKED.values())
+        values = (_stack([_cell(row, key) for key in keys]) for keys in STACKED.values())
         last_of_group = place + 1 == len(rows) or rows[place + 1].group != row.group
         result.add_row(name, *values, end_section=last_of_group)
     return result
+
+
+def _cell(row: model_table.Row, key: str) -> model_table.Cell:
+    cell = row.cells[key]
+    # Under the decoded tokens a second, a bare number would be no share.
+    return replace(cell, text=f"{cell.text} %") if key == FLOOR and cell.text != DASH else cell
 
 
 def _stack(cells: list[model_table.Cell]) -> Text:
@@ -65,11 +75,14 @@ def _stack(cells: list[model_table.Cell]) -> Text:
 
 def _caption(report: Report) -> Text:
     text = Text(
-        f"{MB_STATEMENT}. Changes and × are against the float model of the same runtime.",
+        f"{MB_STATEMENT}. Changes and × are against the float model of the same runtime; "
+        "% under Decode: of the speed at which memory can be read.",
         style=QUIET,
     )
     for sentence in recovery_text.sentences(report):
         text.append(f"\n{sentence}", style=LEGIBLE)
+    for line in speed_text.of_this_machine(report):
+        text.append(f"\n{line}", style=CAUTION)
     for warning in warnings(report):
         text.append(f"\nWARNING: {warning}", style=LOUD)
     return text

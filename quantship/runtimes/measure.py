@@ -9,45 +9,44 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from quantship.hardware import peak_rss_bytes
-from quantship.runtimes.base import open_runtime
+from quantship.runtimes.base import Classifier, Runtime, open_classifier, open_runtime
+
+PROMPTS = 3
+"""Times that the prompt is timed: one alone is at the mercy of a moment."""
 
 
 def measure(
-    path: Path,
+    runtime: Runtime,
     *,
-    threads: int,
     batch_size: int,
     prompt_tokens: int,
     decode_tokens: int,
     vocabulary: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Prefill a synthetic prompt twice (the first time to warm up), then decode token by token.
+    """Prefill a synthetic prompt a few times, then decode token by token after the last.
+
+    Both are done once before, to warm up.
 
     Returns:
-        ``runtime``, ``prefill_s``, ``decode_s`` (one entry a token) and ``peak_rss_bytes``.
+        ``runtime``, ``prefill_s`` (one entry a prompt), ``decode_s`` (one a token) and
+        ``peak_rss_bytes``.
     """
-    runtime = open_runtime(path, threads)
     generator = np.random.default_rng(seed)
     prompt = generator.integers(vocabulary, size=(batch_size, prompt_tokens), dtype=np.int64)
     tokens = generator.integers(vocabulary, size=(decode_tokens + 1, batch_size), dtype=np.int64)
     capacity = prompt_tokens + decode_tokens + 1
     runtime.prefill(prompt, capacity)
     runtime.decode(tokens[0])
-    began = time.perf_counter()
-    runtime.prefill(prompt, capacity)
-    prefill_s = time.perf_counter() - began
-    decode_s = []
-    for token in tokens[1:]:
-        began = time.perf_counter()
-        runtime.decode(token)
-        decode_s.append(time.perf_counter() - began)
+    prefill_s = [_seconds(runtime.prefill, prompt, capacity) for _ in range(PROMPTS)]
+    decode_s = [_seconds(runtime.decode, token) for token in tokens[1:]]
     return {
         "runtime": runtime.name,
         "prefill_s": prefill_s,
@@ -56,10 +55,49 @@ def measure(
     }
 
 
+def measure_classifier(
+    classifier: Classifier,
+    *,
+    batch_size: int,
+    prompt_tokens: int,
+    decode_tokens: int,
+    features: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Classify as many samples as a prompt has tokens at once, then batch after batch.
+
+    A sample counts as one token: the first is the throughput, the second the latency.
+
+    Returns:
+        As ``measure``.
+    """
+    generator = np.random.default_rng(seed)
+    many = generator.random((batch_size * prompt_tokens, features), dtype=np.float32)
+    few = generator.random((decode_tokens + 1, batch_size, features), dtype=np.float32)
+    prefill_s = [_seconds(classifier.classify, many) for _ in range(1 + PROMPTS)][1:]
+    decode_s = [_seconds(classifier.classify, samples) for samples in few][1:]
+    return {
+        "runtime": classifier.name,
+        "prefill_s": prefill_s,
+        "decode_s": decode_s,
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+
+
+def _seconds(function: Callable[..., object], *arguments: object) -> float:
+    began = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - began
+
+
 def main() -> None:
     """Measure what standard input asks for."""
     request = json.load(sys.stdin)
-    result = measure(Path(request.pop("path")), **request)
+    where = Path(request.pop("path")), request.pop("threads")
+    if "features" in request:
+        result = measure_classifier(open_classifier(*where), **request)
+    else:
+        result = measure(open_runtime(*where), **request)
     json.dump(result, sys.stdout)
 
 

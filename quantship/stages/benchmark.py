@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from quantship import hardware
 from quantship.artifact import Facts
 from quantship.errors import QuantshipError
 from quantship.frozen import Frozen
 from quantship.job import Job
 from quantship.recipe.language import Benchmark
 
-REVISION = 1
+REVISION = 2
 VOCABULARY = "vocabulary of"
 """Role of the model whose vocabulary the synthetic tokens come from."""
 
@@ -33,28 +34,54 @@ def run(job: Job) -> Facts:
     """One entry for each input, by role.
 
     Every round runs all models once before the next begins, so that a slow minute of the machine
-    falls on all of them; reported are medians over the rounds.
+    falls on all of them; reported are medians over the rounds. So it goes with the speed at which
+    memory is read, which no decoding can beat.
     """
     from quantship import progress
     from quantship.models import read_config
+    from quantship.runtimes import bandwidth, weights
 
     settings: Settings = job.settings
     options = settings.benchmark
-    vocabulary = read_config(job.inputs[VOCABULARY].path)["vocab_size"]
+    config = read_config(job.inputs[VOCABULARY].path)
     models = {role: item.path for role, item in job.inputs.items() if role != VOCABULARY}
     request = {
         "threads": settings.threads,
         "batch_size": options.batch_size,
         "prompt_tokens": options.prompt_tokens,
         "decode_tokens": options.decode_tokens,
-        "vocabulary": vocabulary,
+        **_inputs(config),
         "seed": settings.seed,
     }
     turns = [(name, path) for _ in range(options.rounds) for name, path in models.items()]
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in models}
+    reads = []  # bytes a second that memory gave, a round
     for name, path in progress.track(turns, "benchmarking", len(turns)):
+        if name == turns[0][0]:
+            reads.append(bandwidth.measure_apart(settings.threads))
         results[name].append(_measure(path, request))
-    return {name: _summary(rounds, settings) for name, rounds in results.items()}
+    facts = {name: _summary(rounds, settings) for name, rounds in results.items()}
+    for name, path in models.items():
+        facts[name] |= _advice(path)
+        if not _on_gpu(facts[name]["runtime"]):
+            facts[name] |= _floor(facts[name], weights.bytes_per_token(path), reads)
+    return facts
+
+
+def _advice(path: Path) -> Facts:
+    """What the machine of this benchmark does to a model that may have been made for another."""
+    from quantship.exporters import advice
+    from quantship.runtimes import built_for
+
+    built = built_for.read(path)
+    return {"warnings": list(advice.elsewhere(built, hardware.kind()))} if built else {}
+
+
+def _inputs(config: dict[str, Any]) -> dict[str, int]:
+    """What synthetic inputs are drawn from: tokens, or features of samples."""
+    if "sizes" in config:
+        return {"features": config["sizes"][0]}
+    return {"vocabulary": config["vocab_size"]}
 
 
 def _measure(path: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -72,13 +99,30 @@ def _measure(path: Path, request: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def _on_gpu(runtime: str) -> bool:
+    return runtime in ("torch", "torchao") and hardware.gpu_name() is not None
+
+
+def _floor(measured: Facts, weight_bytes: int | None, reads: list[float]) -> Facts:
+    """How near decoding came to the time that reading the weights takes; empty: unknown."""
+    if weight_bytes is None:
+        return {}
+    read_bytes_per_s = statistics.median(reads)
+    floor_ms = 1000 * weight_bytes / read_bytes_per_s
+    return {
+        "weight_bytes_per_token": weight_bytes,
+        "read_bytes_per_s": read_bytes_per_s,
+        "share_of_memory_floor": floor_ms / measured["latency_ms_p50"],
+    }
+
+
 def _summary(rounds: list[dict[str, Any]], settings: Settings) -> Facts:
     options = settings.benchmark
     batch = options.batch_size
     latencies_ms = sorted(1000 * seconds for one in rounds for seconds in one["decode_s"])
     p50 = statistics.median(latencies_ms)
     p95 = latencies_ms[min(len(latencies_ms) - 1, round(0.95 * len(latencies_ms)))]
-    prefill_s = statistics.median(one["prefill_s"] for one in rounds)
+    prefill_s = statistics.median(seconds for one in rounds for seconds in one["prefill_s"])
     return {
         "runtime": rounds[0]["runtime"],
         "prefill_tokens_per_s": batch * options.prompt_tokens / prefill_s,

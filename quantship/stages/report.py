@@ -19,6 +19,7 @@ from quantship.recipe.language import FinetuneStep, Recipe, TrainingOptions
 from quantship.reporting import recovery, schema, write
 from quantship.reporting.recovery_schema import Recovery
 from quantship.reporting.routes import Route
+from quantship.runtimes import built_for
 from quantship.tasks import likelihood
 
 FLOAT32_BYTES = 4
@@ -78,20 +79,16 @@ def save(report: schema.Report, plan: Plan, made: Mapping[str, Artifact], root: 
 
 def _row(node: Node, plan: Plan, made: Mapping[str, Artifact], root: Path) -> schema.ModelRow:
     artifact = made[node.name]
-    is_onnx = node.stage == "export"
     evaluation: Mapping[str, Any] = (
         made[f"evaluate {node.name}"].facts if f"evaluate {node.name}" in made else {}
     )
     speeds: Mapping[str, Any] = made["benchmark"].facts if "benchmark" in made else {}
     size = models.weight_bytes(artifact.path)
     relative = artifact.path.is_relative_to(root)
-    kind: Literal["float", "torchao", "onnx"] = (
-        "onnx" if is_onnx else "torchao" if node.scheme is not None else "float"
-    )
     return schema.ModelRow(
         name=node.name,
         step=node.name,
-        kind=kind,
+        kind=_kind(node, made),
         path=str(artifact.path.relative_to(root) if relative else artifact.path),
         scheme=node.scheme.name if node.scheme is not None else None,
         float_source=recovery.line(plan, node)[-1].name,
@@ -103,7 +100,32 @@ def _row(node: Node, plan: Plan, made: Mapping[str, Artifact], root: Path) -> sc
         lowering=artifact.facts.get("lowering") if node.scheme is not None else None,
         activation_arithmetic=_activation_arithmetic(node, artifact),
         group=node.group,
+        **_advice(node, artifact),
     )
+
+
+def _advice(node: Node, artifact: Artifact) -> dict[str, Any]:
+    """What was known of an exported model before it ran."""
+    facts = artifact.facts
+    if node.scheme is None or "lowering_reason" not in facts:
+        return {}
+    built = built_for.BuiltFor(facts["lowering"], facts["target"], facts["signed_weights"])
+    return {
+        "lowering_reason": facts["lowering_reason"],
+        "target": built.target,
+        "warnings": facts["warnings"],
+        "inexact": built_for.inexact(built, hardware.kind()),
+    }
+
+
+def _kind(
+    node: Node, made: Mapping[str, Artifact]
+) -> Literal["float", "torchao", "onnx", "openvino"]:
+    """Form of a model's files."""
+    if node.stage == "export":
+        written: Literal["onnx", "openvino"] = made[node.name].facts["format"]
+        return written
+    return "float" if node.scheme is None else "torchao"
 
 
 def _parity(node: Node, artifact: Artifact, evaluation: Mapping[str, Any]) -> schema.Parity | None:
@@ -211,7 +233,7 @@ def _float32_bytes(node: Node, plan: Plan, made: Mapping[str, Artifact]) -> int:
     ancestor = recovery.line(plan, node)[-1]
     if node.stage == "export":
         for other in plan.nodes:
-            if other.stage == "export" and other.scheme is None:
+            if _kind(other, made) == _kind(node, made) and other.scheme is None:
                 return models.weight_bytes(made[other.name].path)
     return models.num_parameters(made[ancestor.name].path) * FLOAT32_BYTES
 
@@ -274,8 +296,8 @@ def _notes(plan: Plan, made: Mapping[str, Artifact]) -> list[str]:
         )
     if "benchmark" in made:
         notes.append(
-            "PyTorch's prefill computes the last position's logits, as generate() does; the ONNX "
-            "graphs compute all positions'."
+            "Of a prompt, PyTorch computes the last position's logits, as generate() does, and so "
+            "do ONNX graphs with an input num_logits_to_keep; others compute all positions'."
         )
     return notes
 

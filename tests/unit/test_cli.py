@@ -96,6 +96,7 @@ def test_a_plan_is_shown_and_nothing_made(folder: Path, arguments: list[str]) ->
         ("my", True),
         ("quickstart", True),
         ("run", False),
+        ("inspect", False),
         ("chekc", False),
         ("--help", False),
     ],
@@ -160,6 +161,29 @@ def test_long_messages_are_not_wrapped(capsys: pytest.CaptureFixture[str]) -> No
 )
 def test_events_are_one_line(event: Event, line: str) -> None:
     assert cli._event_line(event).plain == line
+
+
+def test_warnings_stand_below_their_event() -> None:
+    event = Event("finished", "export", "export", 1.0, "nbits for x86", ("slow", "large"))
+    first, *others = cli._event_line(event).plain.splitlines()
+    assert first.endswith("done 1.0 s  nbits for x86")
+    assert others == ["  ! slow", "  ! large"]
+
+
+def test_check_says_how_models_will_be_exported_and_plan_does_in_short(folder: Path) -> None:
+    steps = PLAIN.replace(
+        "max_steps: 3}",
+        "max_steps: 3}, {stage: quantize, scheme: w8a8}, "
+        "{stage: export, lowering: nbits, target: x86}",
+    )
+    (folder / "my.yaml").write_text(steps)
+    done = quantship_command("check", "my.yaml", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "This machine: " in done.stdout
+    assert "quantize-onnx: w8a8 as nbits for x86: the recipe asks for it" in done.stdout
+    assert "  ! slower than float32 at prompts" in done.stdout
+    planned = quantship_command("run", "my.yaml", "--plan", cwd=folder)
+    assert "quantize-onnx: w8a8 as nbits for x86  " in planned.stdout
 
 
 def test_a_plan_adds_up_what_is_still_to_be_done() -> None:

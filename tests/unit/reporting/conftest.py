@@ -27,6 +27,7 @@ from quantship.reporting.schema import (
 from quantship.stages import export, finetune, qat, quantize
 
 FLOAT_BYTES = 538_112_512
+READ_BYTES_PER_S = 33e9
 
 
 def metrics(perplexity: float, token_accuracy: float) -> Metrics:
@@ -43,7 +44,13 @@ def benchmark(
     prefill: float,
     decode: float,
     peak_rss_bytes: int,
+    weight_bytes: int | None = None,
 ) -> Benchmark:
+    floor = {
+        "weight_bytes_per_token": weight_bytes,
+        "read_bytes_per_s": READ_BYTES_PER_S,
+        "share_of_memory_floor": (weight_bytes or 0) / READ_BYTES_PER_S * decode,
+    }
     return Benchmark(
         runtime=runtime,
         prefill_tokens_per_s=prefill,
@@ -56,6 +63,7 @@ def benchmark(
         decode_tokens=32,
         threads=2,
         rounds=3,
+        **(floor if weight_bytes else {}),
     )
 
 
@@ -93,7 +101,7 @@ def float_rows(step: str, group: str, perplexity: float, token_accuracy: float) 
             size_bytes=FLOAT_BYTES + 1_104_000,
             compression=1.0,
             metrics=metrics(perplexity * 1.0001, token_accuracy),
-            benchmark=benchmark("onnxruntime", 585.4, 52.31, 1_180_000_000),
+            benchmark=benchmark("onnxruntime", 585.4, 52.31, 1_180_000_000, FLOAT_BYTES),
             parity=parity(step, None, 4.2e-5, 1.0, 3.1e-9),
             group=group,
         ),
@@ -128,9 +136,9 @@ def quantized_rows(
             compression=FLOAT_BYTES / (136_900_000 if eight_bit else 86_300_000),
             metrics=metrics(perplexity * 1.0012, token_accuracy - 0.0003),
             benchmark=(
-                benchmark("onnxruntime", 735.1, 104.6, 486_000_000)
+                benchmark("onnxruntime", 735.1, 104.6, 486_000_000, 135_800_000)
                 if eight_bit
-                else benchmark("onnxruntime", 528.8, 133.4, 402_000_000)
+                else benchmark("onnxruntime", 528.8, 133.4, 402_000_000, 86_000_000)
             ),
             parity=parity(step, True, 0.0712, 0.9943, 0.00041),
             lowering="integer" if eight_bit else "nbits",

@@ -25,6 +25,15 @@ def test_the_reference_is_the_nearest_float_of_the_same_runtime(
     assert found is row(report, reference)
 
 
+def test_openvino_is_a_side_of_its_own(report: Report) -> None:
+    alone = with_row(report, "qat-w8a8-onnx", kind="openvino")
+    assert comparison.float_reference(alone, row(alone, "qat-w8a8-onnx")) is None
+    both = with_row(alone, "finetune-onnx", kind="openvino")
+    found = comparison.float_reference(both, row(both, "qat-w8a8-onnx"))
+    assert found is row(both, "finetune-onnx")
+    assert comparison.runtime(found) == "openvino"
+
+
 def test_a_float_model_has_no_reference(report: Report) -> None:
     assert comparison.float_reference(report, row(report, "finetune")) is None
 

@@ -116,6 +116,7 @@ def test_all_sections_are_there(report: Report) -> None:
         "Accuracy against size",
         "Speed on each runtime",
         "Training loss",
+        "Will it be faster here?",
         "Data",
         "Training",
         "Notes",

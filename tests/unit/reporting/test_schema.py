@@ -75,7 +75,7 @@ def test_the_schema_refuses_what_is_not_a_report(report: Report) -> None:
     del wrong["models"][1]["size_bytes"]
     assert problems(json_schema(), wrong) == [
         "$.schema_version: not 1",
-        "$.models[0].kind: not one of ['float', 'torchao', 'onnx']",
+        "$.models[0].kind: not one of ['float', 'torchao', 'onnx', 'openvino']",
         "$.models[1].size_bytes: missing",
     ]
 

@@ -34,6 +34,13 @@ def test_runtime_and_scheme_stand_under_the_name(report: Report) -> None:
     assert "onnxruntime · w8a8 · integer" in shown(report, 130)
 
 
+def test_the_memory_floor_stands_under_the_decoded_tokens(report: Report) -> None:
+    cells = [str(cell) for cell in terminal.table(report).columns[5].cells]
+    assert cells[1] == "52.3\n85 %"
+    assert cells[0] == "17.8\n–"
+    assert "of the speed at which memory can be read" in " ".join(shown(report, 160).split())
+
+
 def test_wrong_codes_are_loud(report: Report, broken: Report) -> None:
     text = shown(broken, 100)
     assert "WARNING: qat-w4a16-g32-onnx" in text

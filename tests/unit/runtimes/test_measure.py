@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from quantship.runtimes.measure import PROMPTS
+
 REQUEST = {
     "threads": 1,
     "batch_size": 2,
@@ -49,8 +51,9 @@ def test_the_answer_is_one_json_object(measured: dict[str, Measured], runtime: s
     result = measured[runtime].result
     assert result.keys() == {"runtime", "prefill_s", "decode_s", "peak_rss_bytes"}
     assert result["runtime"] == runtime
+    assert len(result["prefill_s"]) == PROMPTS
     assert len(result["decode_s"]) == REQUEST["decode_tokens"]
-    assert all(0 < seconds < 60 for seconds in [result["prefill_s"], *result["decode_s"]])
+    assert all(0 < seconds < 60 for seconds in [*result["prefill_s"], *result["decode_s"]])
     assert 20 * 2**20 < result["peak_rss_bytes"] < 8 * 2**30
 
 

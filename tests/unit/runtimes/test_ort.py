@@ -40,7 +40,7 @@ def test_the_cache_may_be_filled_to_its_capacity_and_no_further(runtime: OrtRunt
 
 
 def test_a_prompt_longer_than_the_capacity_is_refused(runtime: OrtRuntime) -> None:
-    with pytest.raises(RuntimeError, match="GroupQueryAttention"):
+    with pytest.raises(ValueError, match="no room"):
         runtime.prefill(tokens(1, 5), 4)
 
 
@@ -73,3 +73,14 @@ def test_views_of_arrays_are_read_right(runtime: OrtRuntime) -> None:
     assert np.array_equal(
         runtime.prefill(strided, 6), runtime.prefill(np.ascontiguousarray(strided), 6)
     )
+
+
+def test_a_prompt_needs_the_logits_of_its_last_position_alone(runtime: OrtRuntime) -> None:
+    inputs = tokens(2, 7)
+    feeds = {"input_ids": inputs, "attention_mask": np.ones_like(inputs)}
+    feeds |= {name: np.zeros((2, 2, 0, 32), np.float32) for name in runtime._past_names}
+    run = runtime._session.run
+    everywhere = run(["logits"], feeds)[0]
+    for kept in (1, 3):
+        some = run(["logits"], {**feeds, "num_logits_to_keep": np.array([kept])})[0]
+        np.testing.assert_allclose(some, everywhere[:, -kept:], atol=1e-6)

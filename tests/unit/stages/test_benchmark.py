@@ -9,6 +9,7 @@ import pytest
 from quantship.errors import QuantshipError
 from quantship.job import Job
 from quantship.recipe.language import Benchmark
+from quantship.runtimes import bandwidth, built_for, weights
 from quantship.stages import benchmark
 
 
@@ -21,7 +22,7 @@ def settings(**given: int) -> benchmark.Settings:
 def measured(prefill_s: float, *decode_s: float, peak: int = 1) -> dict[str, Any]:
     return {
         "runtime": "torch",
-        "prefill_s": prefill_s,
+        "prefill_s": [prefill_s, 2 * prefill_s, prefill_s / 2],
         "decode_s": list(decode_s),
         "peak_rss_bytes": peak,
     }
@@ -57,13 +58,56 @@ def test_models_are_measured_in_turns(
         assert request["vocabulary"] == 288
         return measured(1.0, 1.0)
 
+    def read(threads: int) -> float:
+        turns.append("memory")
+        return 1e9
+
     monkeypatch.setattr(benchmark, "_measure", measure)
+    monkeypatch.setattr(bandwidth, "measure_apart", read)
     inputs = {name: tiny_model_dir.with_name(name) for name in ("one", "two")}
     facts = benchmark.run(
         job(settings(rounds=2), **{benchmark.VOCABULARY: tiny_model_dir}, **inputs)
     )
-    assert turns == ["one", "two", "one", "two"]
+    assert turns == ["memory", "one", "two", "memory", "one", "two"]
     assert facts.keys() == {"one", "two"}
+
+
+def test_the_floor_is_the_time_that_reading_the_weights_takes() -> None:
+    facts = benchmark._summary([measured(1.0, 0.004, 0.010, 0.007)], settings(batch_size=3))
+    floor = benchmark._floor(facts, 35_000_000, [9e9, 10e9, 90e9])
+    assert floor["weight_bytes_per_token"] == 35_000_000
+    assert floor["read_bytes_per_s"] == 10e9
+    assert floor["share_of_memory_floor"] == pytest.approx(0.0035 / 0.007)
+    assert benchmark._floor(facts, None, [1e9]) == {}
+
+
+def test_a_model_on_a_gpu_has_no_floor(
+    job: Callable[..., Job], tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark.hardware, "gpu_name", lambda: "a GPU")
+    monkeypatch.setattr(benchmark, "_measure", lambda path, request: measured(1.0, 1.0))
+    inputs = {benchmark.VOCABULARY: tiny_model_dir, "tiny": tiny_model_dir}
+    assert "share_of_memory_floor" not in benchmark.run(job(settings(), **inputs))["tiny"]
+
+
+@pytest.mark.parametrize("kind", ["x86", "x86-vnni"])
+def test_a_model_made_for_another_machine_is_told_apart(
+    kind: str,
+    job: Callable[..., Job],
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = {"onnx": built_for.BuiltFor("hybrid", "x86-vnni", True)}
+    monkeypatch.setattr(built_for, "read", lambda path: made.get(path.name))
+    monkeypatch.setattr(benchmark.hardware, "kind", lambda: kind)
+    monkeypatch.setattr(benchmark, "_measure", lambda path, request: measured(1.0, 1.0))
+    monkeypatch.setattr(bandwidth, "measure_apart", lambda threads: 1e9)
+    monkeypatch.setattr(weights, "bytes_per_token", lambda path: None)
+    inputs = {name: tiny_model_dir.with_name(name) for name in ("onnx", "torch")}
+    facts = benchmark.run(job(settings(), **{benchmark.VOCABULARY: tiny_model_dir}, **inputs))
+    assert "warnings" not in facts["torch"]
+    found = facts["onnx"]["warnings"]
+    assert [("without VNNI" in line) for line in found] == ([True] if kind == "x86" else [])
 
 
 def test_a_model_is_measured_in_a_process_of_its_own(
@@ -76,6 +120,11 @@ def test_a_model_is_measured_in_a_process_of_its_own(
     assert facts["prefill_tokens_per_s"] > 0
     assert facts["latency_ms_p95"] >= facts["latency_ms_p50"] > 0
     assert facts["peak_rss_bytes"] > 50_000_000
+    assert facts["weight_bytes_per_token"] == weights.bytes_per_token(tiny_model_dir)
+    floor_ms = 1000 * facts["weight_bytes_per_token"] / facts["read_bytes_per_s"]
+    share = facts["share_of_memory_floor"]
+    assert share == pytest.approx(floor_ms / facts["latency_ms_p50"])
+    assert 0 < share < 1
 
 
 def test_a_model_that_cannot_be_measured_is_named(

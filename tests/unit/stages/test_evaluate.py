@@ -82,14 +82,15 @@ def test_a_model_is_at_parity_with_itself(
     assert (parity["codes_equal"], parity["tensors_compared"]) == (None, 0)
 
 
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_an_export_is_held_against_its_checkpoint(
-    job: Callable[..., Job], quantized_dir: Path, data_dir: Path
+    format: str, job: Callable[..., Job], quantized_dir: Path, data_dir: Path
 ) -> None:
-    done = job(
-        export.Settings(lowering="integer", target="x86", scheme=SCHEMES["w8a8"]),
-        "onnx",
-        model=quantized_dir,
-    )
+    if format == "openvino":
+        pytest.importorskip("openvino", reason="pip install 'quantship[openvino]'")
+    lowering = "integer" if format == "onnx" else None
+    chosen = {"format": format, "lowering": lowering, "target": "x86", "scheme": SCHEMES["w8a8"]}
+    done = job(export.Settings.model_validate(chosen), format, model=quantized_dir)
     model = Artifact(done.out, "export", "", export.run(done))
     facts = evaluate.run(job(settings(), model=model, reference=quantized_dir, data=data_dir))
     assert facts["parity"]["codes_equal"] is True
