@@ -1,4 +1,4 @@
-"""One turn of one contestant of the training benchmark, in a process of its own.
+"""The training benchmark, and one turn of one of its contestants in a process of its own.
 
     python tests/bench/training.py MODEL CONTESTANT STEPS
 
@@ -8,6 +8,8 @@ prints a line of JSON: median seconds of an optimizer step, and the peak memory 
 from __future__ import annotations
 
 import json
+import statistics
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +30,31 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     "torchao qat w8a8": {"torchao": 8},
     "torchao qat w4a16-g32": {"torchao": 4},
 }
+
+
+def compare(source: Path, steps: int, rounds: int) -> list[dict[str, Any]]:
+    """Every contestant in turn, each turn in a process of its own; medians over the rounds."""
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
+    for _ in range(rounds):
+        for name, measured in turns.items():
+            command = [sys.executable, __file__, str(source), name, str(steps)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            measured.append(json.loads(done.stdout.splitlines()[-1]))
+    medians = {
+        name: {key: statistics.median(turn[key] for turn in measured) for key in measured[0]}
+        for name, measured in turns.items()
+    }
+    base = medians["finetune"]
+    return [
+        {
+            "training": name,
+            "s a step": median["seconds"],
+            "× finetune": median["seconds"] / base["seconds"],
+            "peak MB": median["peak_rss_bytes"] / 1e6,
+            "× finetune ": median["peak_rss_bytes"] / base["peak_rss_bytes"],
+        }
+        for name, median in medians.items()
+    ]
 
 
 def main(source: Path, contestant: str, steps: int) -> dict[str, float]:
