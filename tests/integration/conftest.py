@@ -156,7 +156,7 @@ def _files(path: Path) -> Iterator[tuple[str, Any]]:
     from quantship.artifact import digest_file
     from quantship.quant import checkpoint
 
-    for file in (*path.glob("*.onnx.data"), *path.glob("*/*.arrow"), *path.glob("token*")):
+    for file in (*path.glob("*.onnx_data"), *path.glob("*/*.arrow"), *path.glob("token*")):
         yield file.name, digest_file(file)
     for file in path.glob("*.safetensors"):
         with safe_open(file, framework="np") as opened:

@@ -30,7 +30,8 @@ def result(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> RunRes
 
 def test_the_recipe_takes_the_classifier_to_eight_and_two_bits(result: RunResult) -> None:
     rows = {row.name: row for row in result.report.models}
-    assert list(rows) == ["model", "finetune", "ptq-w8a8", "qat-w8a8", "ptq-w2", "qat-w2"]
+    steps = ["model", "finetune", "ptq-w8a8", "qat-w8a8", "ptq-w2", "qat-w2"]
+    assert list(rows) == [*steps, "qat-w8a8-onnx", "qat-w2-onnx"]
     metrics = {name: row.metrics for name, row in rows.items()}
     assert all(one is not None and one.num_tokens == 347 for one in metrics.values())
     accuracy = {name: one.token_accuracy for name, one in metrics.items() if one}
@@ -42,6 +43,23 @@ def test_the_recipe_takes_the_classifier_to_eight_and_two_bits(result: RunResult
         assert (parity.codes_equal, parity.tensors_compared) == (True, 2)
         assert parity.max_abs_logit_diff == 0
         assert (rows[name].compression or 0) > 3.9
+
+
+def test_the_exports_carry_the_integers_and_answer_alike(result: RunResult) -> None:
+    rows = {row.name: row for row in result.report.models}
+    for name in ("qat-w8a8", "qat-w2"):
+        exported, source = rows[f"{name}-onnx"], rows[name]
+        parity = exported.parity
+        assert parity is not None
+        assert (parity.codes_equal, parity.tensors_compared) == (True, 2)
+        assert (parity.top1_agreement or 0) > 0.98
+        assert exported.metrics is not None
+        assert source.metrics is not None
+        accuracy = exported.metrics.token_accuracy
+        assert accuracy == pytest.approx(source.metrics.token_accuracy, abs=0.02)
+        assert (exported.compression or 0) > 3.5
+    arithmetic = result.artifacts["qat-w8a8-onnx"].facts["activation_arithmetic"]
+    assert arithmetic.startswith("int8, asymmetric, static")
 
 
 def test_the_report_says_how_to_read_it(result: RunResult) -> None:

@@ -71,7 +71,7 @@ def root(tmp_path: Path) -> Path:
         save_file({"weight": weights}, path / name / "model.safetensors")
         for file in ("artifact.json", "config.json", "error.log", "deeper/a.log", "deeper/a.json"):
             (path / name / file).write_text(f'{{"{name}": "{file}"}}')
-    (path / "qat-onnx" / "model.onnx.data").write_bytes(bytes(range(256)) * 40)
+    (path / "qat-onnx" / "model.onnx_data").write_bytes(bytes(range(256)) * 40)
     (path / "qat" / "empty.txt").touch()
     (path / "report").mkdir()
     for file in (*REPORT, "artifacts.json"):
@@ -150,7 +150,7 @@ def test_a_second_push_uploads_only_what_has_changed(hub: Hub, root: Path) -> No
     assert again.returncode == 0, again.stderr
     assert (hub.count("put"), hub.count("commit")) == (uploads, commits)
 
-    (root / "qat-onnx" / "model.onnx.data").write_bytes(b"other weights")
+    (root / "qat-onnx" / "model.onnx_data").write_bytes(b"other weights")
     assert push(hub.url, root).returncode == 0
     assert (hub.count("put"), hub.count("commit")) == (uploads + 1, commits + 1)
     assert hub.repositories[REPO].files == expected(root)

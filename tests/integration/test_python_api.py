@@ -101,7 +101,7 @@ def test_nothing_is_printed(
 def test_the_package_has_these_members_and_says_what_they_do() -> None:
     recipes = {"check", "run"}
     modules = {"prepare_qat", "convert", "quantize", "fold_batch_norms", "compare"}
-    files = {"load", "save", "load_into"}
+    files = {"load", "save", "load_into", "export"}
     assert set(quantship.__all__) == recipes | modules | files | {"Comparison"}
     assert set(quantship.__all__) <= set(dir(quantship))
     for name in recipes | modules | files:

@@ -39,18 +39,21 @@ def test_its_recipe_is_sound_in_every_profile(readme: str, tmp_path: Path) -> No
 
 def test_its_snippets_fit_into_its_recipe(readme: str, tmp_path: Path) -> None:
     (recipe,) = blocks(readme, "yaml")
-    schemes, step = blocks(readme, "text")
+    schemes, export, step = blocks(readme, "text")
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.replace("\nsteps:", f"\n{schemes}\nsteps:"))
     own = quantship.check(path, overrides=["scheme=mine"]).schemes["mine"]
     assert len(own.overrides) == 2
     qat = re.compile(r"^  - stage: qat\b.*\n(    .*\n)*", re.MULTILINE)
-    assert len(qat.findall(recipe)) == 1
+    exports = re.compile(r"^  - stage: export\b.*\n(    .*\n)*", re.MULTILINE)
+    assert len(qat.findall(recipe)) == len(exports.findall(recipe)) == 1
+    recipe = exports.sub(textwrap.indent(export, "  "), recipe)
     path.write_text(qat.sub(textwrap.indent(step, "  "), recipe))
     (found,) = [step for step in quantship.check(path).steps if step.stage == "qat"]
     assert found.scales == "learned"
     assert found.distill is not None
     assert found.lora is not None
+    assert quantship.check(path).steps[-1].model_dump()["target"] == "x86-vnni"
 
 
 def test_its_commands_exist(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +99,7 @@ def test_its_python_compiles_and_names_what_there_is(readme: str) -> None:
 def test_its_tables_list_all_schemes_and_lowerings(readme: str) -> None:
     rows = re.findall(r"^\| `([\w-]+)` \|", readme, re.MULTILINE)
     assert [name for name in rows if name in SCHEMES] == list(SCHEMES)
-    assert {name for name in rows if name not in SCHEMES} == set(get_args(Lowering)) - {"float"}
+    assert {name for name in rows if name not in SCHEMES} == set(get_args(Lowering))
 
 
 def test_its_adapters_are_those_of_the_language(readme: str) -> None:

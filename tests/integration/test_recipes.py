@@ -18,7 +18,8 @@ from quantship.quant import checkpoint
 from quantship.quant.layers import is_tied
 from quantship.quant.loading import load as load_model
 from quantship.recipe import load
-from quantship.recipe.language import QuantizeStep, Recipe, TrainingOptions
+from quantship.recipe.language import ExportStep, QuantizeStep, Recipe, TrainingOptions
+from quantship.recipe.resolve import exported_as
 from quantship.recipe.schemes import table
 from quantship.recipe.shipped import find, names
 from quantship.runtimes.base import open_runtime
@@ -84,6 +85,7 @@ RUNS = {
     "llama-3.2-1b": "llama",
     "smollm2-135m-4bit-qat": "llama",
     "smollm2-135m-every-scheme": "llama",
+    "smollm2-135m-schemes": "llama",
     "smollm2-135m-w8a8-qat": "llama",
 }
 """Recipe to the architecture of its model."""
@@ -94,7 +96,8 @@ QWEN3_STEPS = {
 }
 """Of the recipe that has every scheme, what another architecture runs."""
 EVERY = [*RUNS, QWEN3]
-ONLINE = [name for name in EVERY if name not in ("smollm2-135m-4bit-qat", "smollm2-135m-w8a8-qat")]
+OFFLINE = {"smollm2-135m-4bit-qat", "smollm2-135m-schemes", "smollm2-135m-w8a8-qat"}
+ONLINE = [name for name in EVERY if name not in OFFLINE]
 """Those that have torchao quantize while it loads as well."""
 
 
@@ -239,11 +242,7 @@ def test_every_step_leaves_a_model_that_was_evaluated(runs: Runs, name: str) -> 
     result = runs(name)
     rows = [row.name for row in result.report.models]
     for step in runs.recipe(name).steps:
-        made = (
-            [f"{source}-onnx" for source in step.input or ()]
-            if step.stage == "export"
-            else [step.name]
-        )
+        made = exported_as(step).values() if isinstance(step, ExportStep) else [step.name]
         assert set(made) <= set(rows)
     evaluated = [row for row in result.report.models if row.name != "model"]
     perplexities = [row.metrics.perplexity for row in evaluated if row.metrics is not None]
@@ -255,12 +254,14 @@ def test_every_step_leaves_a_model_that_was_evaluated(runs: Runs, name: str) -> 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_quantized_model_holds_the_integers_it_was_made_of(runs: Runs, name: str) -> None:
     result = runs(name)
+    exports = [step for step in runs.recipe(name).steps if isinstance(step, ExportStep)]
+    sources = {made: source for step in exports for source, made in exported_as(step).items()}
     quantized = [row for row in result.report.models if row.scheme is not None]
     assert quantized
     for row in quantized:
         assert row.parity is not None
         assert row.parity.codes_equal
-        source = row.name.removesuffix("-onnx")
+        source = sources.get(row.name, row.name)
         stored = checkpoint.load_codes(result.artifacts[source].path)
         assert row.parity.tensors_compared == len(stored) > 0
         assert row.parity.kl_nats < 1e-3
