@@ -52,7 +52,7 @@ def export(
         raise QuantshipError(f"{source.name} cannot be exported: {reason}")
     stored = checkpoint.load_codes(source) if lowering != "float" else {}
     metadata = origin.describe(source, lowering, scheme, target)
-    graph = Graph(target)
+    graph = Graph(target, prefers_speed=lowering == "hybrid")
     log = io.StringIO()
     try:
         with (

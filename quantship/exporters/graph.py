@@ -95,6 +95,7 @@ class Graph:
     """
 
     target: Target
+    prefers_speed: bool = False
     drawing: Drawing | None = None
     places: dict[str, Place] = field(default_factory=dict)
     quantized_inputs: dict[object, Any] = field(default_factory=dict)

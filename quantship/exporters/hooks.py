@@ -210,7 +210,7 @@ class Hooks:
             return form, inputs.rounding(part)
         if form == "qdq":
             return form, qdq.layout(part, self.graph.target), part.activation
-        return "nbits", nbits.layout(part), part.activation
+        return "nbits", nbits.layout(self.graph, part), part.activation
 
 
 HOOKED = (

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 import onnx_ir as ir
@@ -59,8 +60,8 @@ def branch(model: ir.Model, graph: Graph) -> None:
     main.remove(running, safe=True)
     few = ir.Value(name="few_tokens", const_value=ir.tensor(np.array(FEW_TOKENS, np.int64)))
     main.register_initializer(few)
-    count = ir.node("Size", [tokens], outputs=[ir.Value(name="num_tokens")])
-    many = ir.node("Greater", [count.outputs[0], few], outputs=[ir.Value(name="is_prompt")])
+    size = ir.node("Size", [tokens], outputs=[ir.Value(name="num_tokens")])
+    many = ir.node("Greater", [size.outputs[0], few], outputs=[ir.Value(name="is_prompt")])
     chosen = ir.node(
         "If",
         [many.outputs[0]],
@@ -68,14 +69,14 @@ def branch(model: ir.Model, graph: Graph) -> None:
         outputs=[ir.Value(name=one.name, shape=one.shape, type=one.type) for one in outputs],
         name="branches",
     )
-    main.extend([count, many, chosen])
+    main.extend([size, many, chosen])
     main.outputs.extend(chosen.outputs)
 
 
 def _form(layer: Layer, graph: Graph) -> PromptForm:
     """Form of a layer where it multiplies a prompt."""
     part = layer.parts[0]
-    stored = nbits.layout(part)
+    stored = nbits.layout(graph, part)
     return prompt_form(
         part.activation,
         graph.target,
@@ -100,13 +101,14 @@ def _copy(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], name: str) -> i
     """Nodes as a graph of their own, which reads values of the graph around it."""
     inner: dict[ir.Value | None, ir.Value | None] = {}
     copies = []
+    numbers = count()  # nodes keep their names, and values need none that takes room
     for node in nodes:
         copied = ir.Node(
             node.domain,
             node.op_type,
             [inner.get(one, one) for one in node.inputs],
             node.attributes.values(),
-            outputs=[ir.Value(name=one.name and f"{name}/{one.name}") for one in node.outputs],
+            outputs=[ir.Value(name=one.name and f"{name}/{next(numbers)}") for one in node.outputs],
             name=f"{name}/{node.name}",
         )
         copies.append(copied)
@@ -121,7 +123,8 @@ def _lower(prompt: ir.Graph, outer: Sequence[ir.Value], graph: Graph) -> None:
     """Give the layers of the prompt's branch the forms that are fast there."""
     drawing = IrDrawing(prompt, {str(one.name): one for one in outer})
     inside = dataclasses.replace(graph, drawing=drawing, quantized_inputs={})
-    for node in [node for node in prompt if node.op_type == "MatMulNBits"]:
+    found = [node for node in prompt if node.op_type == "MatMulNBits"]
+    for number, node in enumerate(found):
         layer = graph.layers[str(node.name).removeprefix(f"{PROMPT}/")]
         form, part = _form(layer, graph), layer.parts[0]
         done = arithmetic("integer" if form == "integer" else "nbits", part.activation)
@@ -129,12 +132,13 @@ def _lower(prompt: ir.Graph, outer: Sequence[ir.Value], graph: Graph) -> None:
         if form == "nbits":
             continue
         drawing.move_to(node)
-        given, output = _name(node.inputs[0]), f"{node.name}/lowered"
+        name, given = f"{PROMPT}/layer/{number}", _name(node.inputs[0])
+        output = f"{name}/output"
         if form == "integer":
             graph.signed_weights |= multiplies_signed_exactly(graph.target)
-            qgemm.matmul(inside, layer, f"{PROMPT}/{layer.name}", given, output)
+            qgemm.matmul(inside, layer, name, given, output)
         else:
-            codes, zeros = _widened(inside, layer)
+            codes, zeros = _widened(inside, layer, name)
             stored = (codes, _name(node.inputs[2]), zeros)
             nbits.multiply(inside, layer.parts, stored, 8, given, output)
         drawing.replace(node, output)
@@ -146,9 +150,9 @@ def _name(value: ir.Value | None) -> str:
     return value.name
 
 
-def _widened(graph: Graph, layer: Layer) -> tuple[str, str]:
+def _widened(graph: Graph, layer: Layer, name: str) -> tuple[str, str]:
     """The 4-bit codes of a MatMulNBits layer, one a byte, and their zero points."""
-    name, block = f"{PROMPT}/{layer.name}", nbits.layout(layer.parts[0]).block_size
+    block = nbits.layout(graph, layer.parts[0]).block_size
     packed, last = f"{layer.name}.codes", graph.constant("INT64", [-1])
     low = graph.node("BitwiseAnd", [packed, graph.constant("UINT8", 15)], f"{name}/low")
     four = graph.constant("UINT8", 4)

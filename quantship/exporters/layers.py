@@ -62,5 +62,5 @@ def embedding(
     if lowering == "qdq":
         held = qdq.names(part, shared) if shared else qdq.store(graph, [part], name)
         return qdq.embedding(graph, part, held, name, ids)
-    stored = nbits.names(part, shared) if shared else nbits.store(graph, [part], name)
+    stored = nbits.names(graph, part, shared) if shared else nbits.store(graph, [part], name)
     return nbits.embedding(graph, part, stored, name, ids)

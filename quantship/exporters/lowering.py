@@ -2,7 +2,8 @@
 
 ``nbits``    com.microsoft.MatMulNBits: any weights. The runtime quantizes the layer's input anew,
              symmetrically and for each block of input features, which is finer than one scale a
-             token or a tensor, and other than what was trained.
+             token or a tensor, and other than what was trained. Where a row of weights has one
+             scale, blocks are of 32: the nearest to float inputs of all forms.
 ``integer``  standard operators that quantize the input just as training did, in front of
              MatMulInteger: one scale an output feature, or one for the whole matrix. Codes are
              stored unsigned (shifted by 128): signed weights saturate in 16 bits on x86 without
@@ -13,6 +14,7 @@
              onnxruntime makes MatMulNBits of it.
 ``hybrid``   two branches on one set of codes: ``nbits`` token after token, and for prompts what
              is faster there: ``integer`` where it carries a layer, 8-bit blocks for 4-bit codes.
+             Blocks of rows with one scale are larger than in ``nbits``: the fastest of all forms.
              A model that takes whole inputs only has the prompts' branch alone.
 ``float``    no quantized layers: the reference.
 """

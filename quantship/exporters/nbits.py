@@ -23,8 +23,10 @@ from quantship.exporters.lowering import SMALLEST_BLOCK
 from quantship.quant.tensors import StoredCodes
 
 Array = NDArray[Any]
-ROW_BLOCKS = (128, 64, 32, SMALLEST_BLOCK)
-"""Blocks for a scale that spans a whole row, the one that repeats it least first."""
+FINE_BLOCK, LARGEST_ROW_BLOCK = 32, 128
+"""Blocks for a scale that spans a whole row. Inputs get a scale for each block, so the finer it is
+the nearer the layer is to float; the larger it is, the fewer scales are read.
+"""
 ACCURACY_LEVEL = 4  # int8 arithmetic; level 0 multiplies in float32, which is far slower
 
 
@@ -52,14 +54,14 @@ class Stored(NamedTuple):
     zeros: str | None
 
 
-def layout(part: StoredCodes) -> Layout:
+def layout(graph: Graph, part: StoredCodes) -> Layout:
     """How a matrix lies in the file."""
     scale_OG = part.codes.scale_OG.float()
     grouped = scale_OG.shape[1] > 1
     exact = grouped and torch.equal(scale_OG.bfloat16().float(), scale_OG)
     # The CPU kernels know containers of 4 and 8 bits.
     bits = 4 if part.bits <= 4 else 8
-    block = _block_size(part)
+    block = _block_size(part, LARGEST_ROW_BLOCK if graph.prefers_speed else FINE_BLOCK)
     repeated = not grouped and part.codes.codes_OI.shape[1] > block
     return Layout(block, bits, exact, repeated, part.codes.zero_OG is not None)
 
@@ -67,7 +69,7 @@ def layout(part: StoredCodes) -> Layout:
 def matmul(graph: Graph, parts: list[StoredCodes], name: str, input: str, output: str) -> None:
     """Multiply ``input`` by the rows of all ``parts``, one below the other, of one layout."""
     graph.layers[output] = Layer(name, parts)
-    bits = layout(parts[0]).container_bits
+    bits = layout(graph, parts[0]).container_bits
     multiply(graph, parts, store(graph, parts, name), bits, input, output)
 
 
@@ -97,16 +99,16 @@ def multiply(
         K=parts[0].codes.codes_OI.shape[1],
         N=sum(part.codes.codes_OI.shape[0] for part in parts),
         bits=container_bits,
-        block_size=layout(parts[0]).block_size,
+        block_size=layout(graph, parts[0]).block_size,
         accuracy_level=ACCURACY_LEVEL,
     )
 
 
 def store(graph: Graph, parts: list[StoredCodes], name: str) -> Stored:
     """Add the initializers of ``parts``, note where each lies, and widen their scales."""
-    form = layout(parts[0])
-    assert all(layout(part) == form for part in parts)
-    stored = names(parts[0], name)
+    form = layout(graph, parts[0])
+    assert all(layout(graph, part) == form for part in parts)
+    stored = names(graph, parts[0], name)
     codes = graph.initializer(stored.codes, np.concatenate([_codes(part, form) for part in parts]))
     scale_OG = np.concatenate([_scales(part, form) for part in parts])
     scales = f"{name}.scales"
@@ -131,9 +133,9 @@ def store(graph: Graph, parts: list[StoredCodes], name: str) -> Stored:
     return stored
 
 
-def names(part: StoredCodes, name: str) -> Stored:
+def names(graph: Graph, part: StoredCodes, name: str) -> Stored:
     """Names of the values that ``store`` gives to a layer."""
-    form = layout(part)
+    form = layout(graph, part)
     scales = f"{name}/scales" if form.narrow_scales or form.row_scales else f"{name}.scales"
     return Stored(f"{name}.codes", scales, f"{name}.zeros" if form.zero_points else None)
 
@@ -141,7 +143,7 @@ def names(part: StoredCodes, name: str) -> Stored:
 def embedding(graph: Graph, part: StoredCodes, stored: Stored, name: str, ids: str) -> str:
     """Look up rows of codes that ``store`` has put, or will put, into the model."""
     num_rows, width = part.codes.codes_OI.shape
-    block, bits, *_ = layout(part)
+    block, bits, *_ = layout(graph, part)
     padded = -(-width // block) * block
     flat_codes = graph.node(
         "Reshape",
@@ -164,12 +166,15 @@ def embedding(graph: Graph, part: StoredCodes, stored: Stored, name: str, ids: s
     return graph.node("Slice", [rows, *bounds], f"{name}/unpadded")
 
 
-def _block_size(part: StoredCodes) -> int:
+def _block_size(part: StoredCodes, largest: int) -> int:
     """The group, or where a scale spans a whole row, the largest power of two that fits it."""
     width, num_groups = part.codes.codes_OI.shape[1], part.codes.scale_OG.shape[1]
     if num_groups > 1:
         return int(width // num_groups)
-    return next((block for block in ROW_BLOCKS if width % block == 0), SMALLEST_BLOCK)
+    block = largest
+    while width % block and block > SMALLEST_BLOCK:
+        block //= 2
+    return block
 
 
 def _codes(part: StoredCodes, form: Layout) -> Array:

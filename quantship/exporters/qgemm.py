@@ -77,7 +77,7 @@ def _flat(graph: Graph, input: str, width: int) -> tuple[str, str]:
 
 
 def _weight(graph: Graph, layer: Layer, width: int, name: str) -> Weight:
-    block = nbits.layout(layer.parts[0]).block_size
+    block = nbits.layout(graph, layer.parts[0]).block_size
     padded = -(-width // block) * block
     last = graph.constant("INT64", [layer.num_out])
     codes, zero = f"{layer.name}.codes", graph.constant("UINT8", MIDDLE)

@@ -126,7 +126,7 @@ def finish(
         QuantshipError: A layer does not fit the lowering, or nothing uses it.
     """
     assert (lowering == "float") == (not boxed.codes)
-    graph = Graph(target)
+    graph = Graph(target, prefers_speed=lowering == "hybrid")
     _lower(model, boxed, lowering, graph)
     missing = boxed.codes.keys() - graph.places.keys()
     if missing:

@@ -81,6 +81,13 @@ def grid_of_range(lowest_OG: Tensor, highest_OG: Tensor, fmt: WeightFormat) -> G
     return Grid(scale_OG, zero_OG.to(scale_OG.dtype))
 
 
+def grid_to_end(number_OG: Tensor, code: int, fmt: WeightFormat) -> Grid:
+    """The symmetric grid on which a code stands for a number; the scale has the sign it takes."""
+    scale_OG = number_OG / code
+    smallest = torch.finfo(scale_OG.dtype).smallest_normal
+    return Grid(_stored(torch.where(scale_OG.abs() < smallest, smallest, scale_OG), fmt))
+
+
 def quantize(weight_OI: Tensor, grid: Grid, fmt: WeightFormat) -> Tensor:
     """Nearest codes of a weight on a given grid: int8 of shape (O, I)."""
     return _rounded(weight_OI, grid, fmt).to(torch.int8).view(weight_OI.shape)

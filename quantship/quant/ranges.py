@@ -10,8 +10,10 @@ from torch import Tensor
 from quantship.quant.numerics import (
     Grid,
     choose_grid,
+    code_range,
     dequantize,
     grid_of_range,
+    grid_to_end,
     grouped,
     round_to,
 )
@@ -30,13 +32,15 @@ def find_grid(
     Args:
         weight_OI: Float weight.
         fmt: Its format.
-        reach: ``minmax``, ``percentile`` or ``mse``.
+        reach: ``minmax``, ``percentile``, ``mse`` or ``outermost``.
         percentile: Per cent of the weights that a grid holds, for ``percentile``.
     """
     if reach == "percentile":
         return _percentile_grid(weight_OI, fmt, percentile)
     if reach == "mse":
         return _least_error_grid(weight_OI, fmt)
+    if reach == "outermost" and fmt.symmetric:
+        return _outermost_grid(weight_OI, fmt)
     return choose_grid(weight_OI, fmt)
 
 
@@ -68,6 +72,20 @@ def _least_error_grid(weight_OI: Tensor, fmt: WeightFormat) -> Grid:
             else torch.where(better_OG, grid.zero, best.zero),
         )
     return best
+
+
+def _outermost_grid(weight_OI: Tensor, fmt: WeightFormat) -> Grid:
+    """Put the outermost weight of each group on an end of its grid: on that of the less error.
+
+    A grid around zero is one code longer on one side, and a negative scale says on which; Q4_0 of
+    llama.cpp always takes the longer one. With zero points both ends are weights anyway.
+    """
+    grouped_OGS = grouped(weight_OI, fmt)
+    lowest_OG, highest_OG = grouped_OGS.amin(dim=-1), grouped_OGS.amax(dim=-1)
+    outermost_OG = torch.where(highest_OG > -lowest_OG, highest_OG, lowest_OG)
+    longer, shorter = (grid_to_end(outermost_OG, end, fmt) for end in code_range(fmt.bits))
+    better_OG = _squared_error(weight_OI, shorter, fmt) < _squared_error(weight_OI, longer, fmt)
+    return Grid(torch.where(better_OG, shorter.scale, longer.scale))
 
 
 def _squared_error(weight_OI: Tensor, grid: Grid, fmt: WeightFormat) -> Tensor:

@@ -17,9 +17,9 @@ FLOAT = "float"
 """What a recipe writes where a format could stand, to leave numbers as they are."""
 
 
-RangeName = Literal["minmax", "percentile", "mse"]
-"""How far a grid reaches: to the outermost number; so far that it holds a share of all numbers; or
-as far as makes the squared rounding error least."""
+RangeName = Literal["minmax", "percentile", "mse", "outermost"]
+"""How far a grid reaches: to the outermost number; so far that it holds a share of all numbers; as
+far as makes the squared rounding error least; or so that the outermost number is on its end."""
 
 
 class WeightFormat(Frozen):

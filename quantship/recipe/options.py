@@ -29,6 +29,11 @@ def _range_findings(key: tuple[str, int], step: QatStep | QuantizeStep) -> Itera
         message = f"range {step.range} goes with fixed or learned scales, and these are current"
         remedy = "Set `scales: fixed` or `scales: learned`, or leave range out."
         yield Finding((*key, "range"), message, remedy)
+    if isinstance(step, QatStep) and step.scales == "learned" and step.range == "outermost":
+        message = (
+            "range outermost finds scales of either sign, and a learned scale keeps above zero"
+        )
+        yield Finding((*key, "range"), message, "Set `scales: fixed`, or range minmax or mse.")
     if step.range != "percentile" and _is_changed(step, "percentile"):
         message = f"percentile says nothing beside range {step.range}"
         yield Finding((*key, "percentile"), message, "Set `range: percentile`, or leave it out.")

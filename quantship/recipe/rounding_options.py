@@ -27,7 +27,9 @@ class RoundingOptions(Frozen):
 
     range: RangeName = "minmax"
     """How far the weights' grids reach: ``minmax``: to the outermost weight; ``percentile``: less
-    far, the outermost weights are clipped; ``mse``: as far as gives the least squared error."""
+    far, the outermost weights are clipped; ``mse``: as far as gives the least squared error;
+    ``outermost``: the outermost weight is an end of the grid, whose scale may be negative for that,
+    the best choice for PTQ in 4 bits without zero points."""
     percentile: float = Field(default=99.9, gt=50, le=100)
     """Per cent of the weights that a grid holds, for ``percentile``."""
     calibration: Calibration = Calibration()

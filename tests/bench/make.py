@@ -32,7 +32,9 @@ def quantize(source: Path, out: Path, scheme: str) -> None:
     from quantship.recipe.language import QuantizeStep
     from quantship.stages import quantize as stage
 
-    step = QuantizeStep(stage="quantize", name="ptq", scheme=scheme)
+    few = SCHEMES[scheme].weight.bits <= 4
+    reach = "outermost" if few else "minmax"
+    step = QuantizeStep(stage="quantize", name="ptq", scheme=scheme, range=reach)
     settings = stage.Settings(step=step, scheme=SCHEMES[scheme])
     stage.run(Job(settings, {"model": Artifact(source, "model", "", {})}, out, out))
 

@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
 from typing import Any
 
-LARGE = (".safetensors", ".onnx", ".data", ".bin")
+LARGE = (".safetensors", ".onnx", ".onnx_data", ".bin")
 
 
 @dataclass

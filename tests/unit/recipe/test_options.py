@@ -21,6 +21,10 @@ scheme: w8a8
     [
         ("stage: quantize, percentile: 99", "steps.0.percentile: percentile says nothing beside"),
         ("stage: qat, scales: fixed, percentile: 99", "beside range minmax\n    Set `range"),
+        (
+            "stage: qat, scales: learned, range: outermost",
+            "steps.0.range: range outermost finds scales of either sign",
+        ),
         ("stage: qat, range: mse", "steps.0.range: range mse goes with fixed or learned scales"),
         (
             "stage: quantize, calibration: {sequences: 4}",
@@ -50,6 +54,7 @@ def test_options_that_nobody_would_read_are_refused(
     [
         "stage: quantize, range: percentile, percentile: 99",
         "stage: quantize, range: mse, percentile: 99.9",
+        "stage: qat, scales: fixed, range: outermost",
         "stage: qat, scales: learned, range: mse",
         "stage: qat, scheme: w8a8-static, calibration: {range: percentile, percentile: 99}",
         "stage: quantize, scheme: w8a8, calibration: {sequences: 32}",
