@@ -19,8 +19,6 @@ from quantship.quant.scheme import ActivationFormat, WeightFormat
 
 INT8_SMALLEST_SCALE = torch.finfo(torch.float32).eps
 """Least scale of an input in torchao's ``Int8Tensor``, in any dtype."""
-
-
 CACHED_NUMBERS = 1 << 20
 """Numbers of a weight that are rounded together, so that they stay in a processor's cache."""
 

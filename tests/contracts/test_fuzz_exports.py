@@ -193,7 +193,8 @@ def rounding(part: StoredCodes, lowering: Lowering, *, prompt: bool) -> Hook | N
     wide = part.bits > 4 and part.codes.zero_OG is None
     if rows and (lowering == "integer" or (lowering == "hybrid" and prompt and wide)):
         return partial(as_trained, part=part)
-    fitting = [size for size in (128, 64, 32) if width % size == 0]
+    sizes = (128, 64, 32) if lowering == "hybrid" else (32,)
+    fitting = [size for size in sizes if width % size == 0]
     return partial(
         by_block, size=width // num_groups if num_groups > 1 else max(fitting, default=16)
     )
