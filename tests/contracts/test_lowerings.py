@@ -70,7 +70,8 @@ FURTHER = (
         name="asymmetric in all",
         weight=WeightFormat(bits=5, symmetric=False),
         activation=ActivationFormat(),
-        embedding=WeightFormat(bits=4, group_size=32, symmetric=False),
+        # In 4 bits, half of a block's largest input would be on the edge of two codes.
+        embedding=WeightFormat(bits=8, group_size=32, symmetric=False),
     ),
     Scheme(
         name="one scale a matrix",
