@@ -13,6 +13,8 @@ from quantship.stages import qat
 FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
 CHECKPOINTS = 2  # Trainer keeps two: weights and both of Adam's moments in float32
 TINY_VOCABULARY = 288  # 256 bytes and four special tokens, filled up to whole blocks of 32
+PARTS = 2  # what is quantized block by block lies in parts until the checkpoint is made of them
+FEWEST_BLOCKS = 4  # of any model worth the arithmetic; one at a time is in memory, and half as much
 RUNTIME_BYTES = 400_000_000  # Python with its libraries, before any weight
 
 
@@ -31,7 +33,8 @@ def needs(node: Node, num_parameters: int) -> Needs:
     weights and moments on disk; under fake quantization one more copy of the weights, and one of a
     teacher, taken to be as large. Adapters count for nothing beside the weights that they stand
     on, so training them takes no gradients, moments or checkpoints worth counting. Quantized codes
-    are counted at the size of their container.
+    are counted at the size of their container, twice while their parts are on disk as well; a
+    model is quantized one block at a time, whatever its depth.
     """
     weights, left = num_parameters * FLOAT32_BYTES, _left(node, num_parameters)
     if node.stage in ("finetune", "qat"):
@@ -43,7 +46,9 @@ def needs(node: Node, num_parameters: int) -> Needs:
         memory += weights if "teacher" in node.inputs else 0
         checkpoints = CHECKPOINTS * 3 * weights if lora is None else 0
         return Needs(left + checkpoints, RUNTIME_BYTES + memory)
-    if node.stage in ("tiny", "mlp", "quantize"):
+    if node.stage == "quantize":
+        return Needs(PARTS * left, RUNTIME_BYTES + 3 * weights // (2 * FEWEST_BLOCKS))
+    if node.stage in ("tiny", "mlp"):
         return Needs(left, RUNTIME_BYTES + 2 * weights)
     if node.stage == "export":
         return Needs(left, RUNTIME_BYTES + (2 * left))

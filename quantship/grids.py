@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantship import progress
-from quantship.algorithms import rtn
-from quantship.data.prepare import collate
+from quantship.data.calibration import sequences
 from quantship.quant.calibration import calibrate, static_inputs
-from quantship.recipe.rounding_options import Calibration, RoundingOptions
+from quantship.quant.layers import matrix
+from quantship.quant.modules import fake_quantized
+from quantship.quant.ranges import find_grid
+from quantship.recipe.rounding_options import RoundingOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,11 +38,15 @@ def find_grids(
         Number of sequences that calibration looked at.
     """
     if fixes_weights:
-        rtn.fix_grids(model, options.range, options.percentile, learned=learned)
+        for _, module in fake_quantized(model):
+            weight_OI = matrix(module).detach()
+            grid = find_grid(weight_OI, module.rounding.fmt, options.range, options.percentile)
+            module.rounding.set_grid(grid, learned=learned)
     if not static_inputs(model):
         return 0
     assert data is not None
-    batches = _batches(data, options.calibration)
+    calibration = options.calibration
+    batches = sequences(data, calibration.sequences, calibration.seed)
 
     def run(batch: Any) -> None:
         model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
@@ -48,12 +54,3 @@ def find_grids(
     rounds = progress.track(batches, "calibrating", len(batches))
     calibrate(model, rounds, run, options.calibration, learned=learned)
     return len(batches)
-
-
-def _batches(data: Path, options: Calibration) -> list[dict[str, Any]]:
-    from datasets import load_from_disk
-
-    dataset = load_from_disk(str(data / "train"))
-    # One by one: padding would count as data.
-    rows = [dataset[index] for index in range(min(options.sequences, len(dataset)))]
-    return [collate([row], pad_token_id=0) for row in rows]

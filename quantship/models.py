@@ -13,6 +13,7 @@ from quantship.errors import QuantshipError
 from quantship.mlp import MODEL_TYPE
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md")
@@ -44,15 +45,43 @@ def load_float(path: Path) -> PreTrainedModel:
         QuantshipError: The weights are quantized already.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+
+    kind = float_class(path)
+    model: PreTrainedModel = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+    return model
+
+
+def float_class(path: Path) -> Any:
+    """The class to load a float model by: what its configuration names, or a causal LM.
+
+    Raises:
+        QuantshipError: The weights are quantized already.
+    """
+    import transformers
 
     from quantship.quant.loading import model_class
 
-    if "quantization_config" in read_config(path):
+    config = read_config(path)
+    if "quantization_config" in config:
         raise QuantshipError(f"{path} holds a quantized model; this step needs a float one")
-    kind: Any = model_class(path) if classifies(path) else AutoModelForCausalLM
-    model: PreTrainedModel = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
-    return model
+    named = (config.get("architectures") or [""])[0]
+    # A bare model has no head, and an old name none of today's classes.
+    is_whole = hasattr(transformers, named) and any(word in named for word in ("For", "LMHead"))
+    return model_class(path) if classifies(path) or is_whole else transformers.AutoModelForCausalLM
+
+
+def file_dtype(path: Path) -> torch.dtype:
+    """The dtype of all floats in a directory's safetensors files; float32 where they differ."""
+    import torch
+
+    known = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    found = {
+        entry["dtype"]
+        for file in path.glob("*.safetensors")
+        for entry in _header(file).values()
+        if "F" in entry["dtype"]
+    }
+    return known.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
 
 
 def classifies(path: Path) -> bool:

@@ -6,26 +6,30 @@ trained with it.
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
-from quantship.quant.layers import matrix
-from quantship.quant.modules import fake_quantized
-from quantship.quant.ranges import find_grid
-from quantship.quant.scheme import RangeName
+from quantship.frozen import Frozen
+from quantship.quant.scheme import Scheme
+
+if TYPE_CHECKING:
+    from quantship.algorithms.block import Block, FindGrid
+
+NEEDS_DATA = False
 
 
-def fix_grids(
-    model: nn.Module, reach: RangeName, percentile: float, *, learned: bool = False
-) -> None:
-    """Give every weight of a fake-quantized model a grid of its own, in place.
+class Options(Frozen):
+    """Round to nearest: needs no data. ``range`` of the step says how far grids reach."""
 
-    Args:
-        model: Fake-quantized model.
-        reach: How far grids reach.
-        percentile: Per cent of the weights that a grid holds, for ``percentile``.
-        learned: Whether the grids are trained from there.
-    """
-    for _, module in fake_quantized(model):
-        weight_OI = matrix(module).detach()
-        grid = find_grid(weight_OI, module.rounding.fmt, reach, percentile)
-        module.rounding.set_grid(grid, learned=learned)
+    kind: Literal["rtn"] = "rtn"
+
+
+def reject(scheme: Scheme, options: Options) -> str | None:
+    """Why a scheme cannot be quantized so, or None where it can."""
+    return None
+
+
+def quantize(block: Block, options: Options, find_grid: FindGrid) -> list[str]:
+    """Settle every layer of a block; returns what a reader of the report should know."""
+    for name, format in block.formats.items():
+        block.settle(name, find_grid(block.weight(name), format.weight))
+    return []

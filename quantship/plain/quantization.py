@@ -13,9 +13,10 @@ from quantship.plain.folding import fold_batch_norms
 from quantship.quant import modules, tensors
 from quantship.quant.calibration import calibrate, static_inputs
 from quantship.quant.convolution import FakeQuantConv2d, QuantizedConv2d
+from quantship.quant.differences import differing
 from quantship.quant.layers import formats, is_transposed, matrix
 from quantship.quant.loading import fill_gaps
-from quantship.quant.numerics import Codes, Grid, differing
+from quantship.quant.numerics import Codes, Grid
 from quantship.quant.scheme import SCHEMES, LayerFormat, Scheme
 from quantship.recipe.keys import suggest
 from quantship.recipe.rounding_options import Calibration

@@ -6,37 +6,21 @@ layers will see but for the rounding of other inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from quantship.quant import numerics
-from quantship.quant.numerics import Grid
 from quantship.quant.rounding import InputRounding
-from quantship.quant.scheme import ActivationFormat
-
-InputRange = Literal["minmax", "moving_average", "percentile", "mse"]
-AVERAGING = 0.1
-"""Weight of a batch in the moving average."""
-BINS = 4096
-"""Bins of the histogram that percentile and mse are read off."""
-SHRINK_STEPS = 80
-"""Ranges that the search for the least squared error tries, down to a fifth."""
-
-
-class Options(Protocol):
-    """How ranges are found; see ``recipe.rounding_options.Calibration``."""
-
-    @property
-    def range(self) -> InputRange:
-        """Which range."""
-
-    @property
-    def percentile(self) -> float:
-        """Per cent of the numbers that it holds, for ``percentile``."""
+from quantship.quant.statistics import (
+    FROM_HISTOGRAM,
+    InputStatistics,
+    Options,
+    Watch,
+    require_sound,
+)
 
 
 def static_inputs(model: nn.Module) -> dict[str, InputRounding]:
@@ -48,7 +32,6 @@ def static_inputs(model: nn.Module) -> dict[str, InputRounding]:
     }
 
 
-@torch.no_grad()
 def calibrate(
     model: nn.Module,
     batches: Iterable[object],
@@ -61,7 +44,7 @@ def calibrate(
 
     Args:
         model: Fake-quantized model; its mode is kept, it runs in evaluation mode.
-        batches: Data to look at; gone through twice for ``percentile`` and ``mse``.
+        batches: Data to look at; gone through twice for ranges that are read off a histogram.
         run: Runs the model on a batch.
         options: Which range to take.
         learned: Whether the grids are trained from there.
@@ -71,121 +54,72 @@ def calibrate(
 
     Raises:
         ValueError: There was no data, or a layer never ran.
+        QuantshipError: An input held NaN or infinity.
     """
     inputs = static_inputs(model)
     if not inputs:
         return 0
-    kept = list(batches)
-    extremes = {name: _Extremes(averages=options.range == "moving_average") for name in inputs}
-    _look(model, inputs, extremes, kept, run)
-    idle = [name for name, seen in extremes.items() if seen.lowest is None]
-    if idle:
-        raise ValueError(f"no calibration data reached {', '.join(idle[:3])}")
-    histograms: dict[str, _Histogram] = {}
-    if options.range in ("percentile", "mse"):
-        histograms = {name: _Histogram(*seen.range()) for name, seen in extremes.items()}
-        _look(model, inputs, histograms, kept, run)
+    seen = observe(model, inputs, batches, run, counts=options.range in FROM_HISTOGRAM)
     for name, rounding in inputs.items():
-        lowest, highest = extremes[name].range()
-        if options.range == "percentile":
-            lowest, highest = histograms[name].percentile(options.percentile)
-        elif options.range == "mse":
-            lowest, highest = histograms[name].least_error(rounding.fmt)
-        shape = (1,) * extremes[name].num_dims  # torchao wants as many as the input has
-        grid = numerics.input_grid(lowest.view(shape), highest.view(shape), rounding.fmt)
-        rounding.set_grid(grid, learned=learned)
+        rounding.set_grid(seen[name].grid(options, rounding.fmt), learned=learned)
     return len(inputs)
 
 
-class _Observer(Protocol):
-    def see(self, input: Tensor) -> None: ...
+@torch.no_grad()
+def observe(
+    model: nn.Module,
+    inputs: Mapping[str, InputRounding],
+    batches: Iterable[object],
+    run: Callable[[object], object],
+    *,
+    counts: bool,
+) -> dict[str, InputStatistics]:
+    """What there is to see of inputs, by name, while the model runs in evaluation mode.
+
+    Args:
+        model: Fake-quantized model; its mode is kept.
+        inputs: Roundings of the inputs to look at, by name; nothing is rounded meanwhile.
+        batches: Data to look at.
+        run: Runs the model on a batch.
+        counts: Go through the data once more, for the histograms.
+
+    Raises:
+        ValueError: There was no data, or a layer never ran.
+        QuantshipError: An input held NaN or infinity.
+    """
+    kept = list(batches)
+    seen = {name: InputStatistics() for name in inputs}
+    watch = Watch(seen)
+    _look(model, inputs, watch.see, kept, run)
+    require_sound({name.removesuffix(".input_rounding"): one for name, one in seen.items()})
+    if counts:
+        _look(model, inputs, watch.count, kept, run)
+    return seen
 
 
 def _look(
     model: nn.Module,
-    inputs: dict[str, InputRounding],
-    observers: dict[str, _Extremes] | dict[str, _Histogram],
+    inputs: Mapping[str, InputRounding],
+    watch: Callable[[str, Tensor], None],
     batches: list[object],
     run: Callable[[object], object],
 ) -> None:
     was_training = model.training
     model.eval()
-    with _observed(inputs, observers):
+    with _watched(inputs, watch):
         for batch in batches:
             run(batch)
     model.train(was_training)
 
 
 @contextmanager
-def _observed(
-    inputs: dict[str, InputRounding], observers: dict[str, _Extremes] | dict[str, _Histogram]
+def _watched(
+    inputs: Mapping[str, InputRounding], watch: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
     try:
         for name, rounding in inputs.items():
-            rounding.observer = observers[name].see
+            rounding.observer = partial(watch, name)
         yield
     finally:
         for rounding in inputs.values():
             rounding.observer = None
-
-
-class _Extremes:
-    """Least and greatest number: of all batches, or their moving average over batches."""
-
-    def __init__(self, *, averages: bool) -> None:
-        self._averages = averages
-        self.lowest: Tensor | None = None
-        self.highest: Tensor | None = None
-        self.num_dims = 0
-
-    def see(self, input: Tensor) -> None:
-        lowest, highest = input.amin(), input.amax()
-        if self.lowest is None or self.highest is None:
-            self.lowest, self.highest, self.num_dims = lowest, highest, input.dim()
-        elif self._averages:
-            self.lowest = self.lowest.lerp(lowest, AVERAGING)
-            self.highest = self.highest.lerp(highest, AVERAGING)
-        else:
-            self.lowest = torch.minimum(self.lowest, lowest)
-            self.highest = torch.maximum(self.highest, highest)
-
-    def range(self) -> tuple[Tensor, Tensor]:
-        assert self.lowest is not None
-        assert self.highest is not None
-        return self.lowest, self.highest
-
-
-class _Histogram:
-    """How often numbers occur, in bins between the extremes."""
-
-    def __init__(self, lowest: Tensor, highest: Tensor) -> None:
-        self._lowest, self._highest = float(lowest), max(float(highest), float(lowest) + 1e-12)
-        self._counts = torch.zeros(BINS, dtype=torch.float64)
-
-    def see(self, input: Tensor) -> None:
-        flat = input.detach().float().flatten().cpu()
-        self._counts += torch.histc(flat, BINS, self._lowest, self._highest)
-
-    def percentile(self, percentile: float) -> tuple[Tensor, Tensor]:
-        """The range without the same share of numbers on either side."""
-        share = self._counts.cumsum(0) / self._counts.sum()
-        outside = (100 - percentile) / 200
-        first = int((share <= outside).sum())
-        last = int((share < 1 - outside).sum())
-        edges = torch.linspace(self._lowest, self._highest, BINS + 1)
-        return edges[first], edges[min(last, BINS - 1) + 1]
-
-    def least_error(self, fmt: ActivationFormat) -> tuple[Tensor, Tensor]:
-        """The range, shrunk from the extremes, with the least squared rounding error."""
-        edges = torch.linspace(self._lowest, self._highest, BINS + 1)
-        centres = (edges[:-1] + edges[1:]) / 2
-        best, least = (edges[0], edges[-1]), float("inf")
-        for step in range(SHRINK_STEPS):
-            share = 1 - step / (SHRINK_STEPS + SHRINK_STEPS / 4)
-            lowest, highest = edges[0] * share, edges[-1] * share
-            grid: Grid = numerics.input_grid(lowest, highest, fmt)
-            rounded = numerics.fake_quantize_input(centres, fmt, grid)
-            error = float(((rounded - centres).double().square() * self._counts).sum())
-            if error < least:
-                best, least = (lowest, highest), error
-        return best

@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
+from quantship.quant.container import write
 from quantship.quant.layers import ends, is_linear, is_tied, is_transposed
 from quantship.quant.numerics import Codes, Grid
+from quantship.quant.on_demand import OnDemand
 from quantship.quant.scheme import LayerFormat
 from quantship.quant.tensors import StoredCodes, config_of, decode, encode
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHTS = "model.safetensors"
+TENSOR_NAMES = "tensor_names"
+"""Entry of the file's metadata that lists its tensors; each has an entry of its own."""
 TRANSPOSED = "transposed"
 """Entry of the file's metadata that names the modules whose matrices lie as (in, out) features."""
 
@@ -52,11 +55,9 @@ def save(
         packed: Two 4-bit codes a byte where torchao has a tensor for it; else one code a byte,
             which runs on a CPU without quantship.
     """
-    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
-
     assert formats.keys() == codes.keys()
     tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in _state(model).items():
+    for name, tensor in state(model).items():
         module = name.removesuffix(".weight")
         if module in formats:
             tensors[name] = encode(
@@ -67,11 +68,17 @@ def save(
                 transposed=is_transposed(model.get_submodule(module)),
             )
         else:
-            tensors[name] = tensor.detach().clone().contiguous()
-    flat, metadata = flatten_tensor_state_dict(tensors)
+            tensors[name] = tensor.detach()
+    flat, metadata = flatten(tensors)
     transposed = [name for name in formats if is_transposed(model.get_submodule(name))]
-    metadata |= {"format": "pt", TRANSPOSED: json.dumps(transposed)}
-    save_file(flat, out / WEIGHTS, metadata=metadata)
+    write(out / WEIGHTS, flat, metadata | kept_metadata(transposed))
+    save_config(model, formats, out, packed=packed)
+
+
+def save_config(
+    model: PreTrainedModel, formats: Mapping[str, LayerFormat], out: Path, *, packed: bool
+) -> None:
+    """Write what a checkpoint has beside its weights; see ``save``."""
     config = model.config.to_dict()
     config.pop("_name_or_path", None)  # a path of the machine it was made on
     config["architectures"] = [type(model).__name__]
@@ -81,30 +88,79 @@ def save(
         model.generation_config.save_pretrained(out)
 
 
+def flatten(
+    tensors: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors as a file holds them, torchao's in parts, and what its metadata says of them."""
+    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+
+    flat, metadata = flatten_tensor_state_dict(dict(tensors))
+    return flat, metadata
+
+
+def kept_metadata(transposed: Sequence[str]) -> dict[str, str]:
+    """What a file's metadata says beside its tensors.
+
+    Args:
+        transposed: Modules whose matrices lie as (in, out) features.
+    """
+    return {"format": "pt", TRANSPOSED: json.dumps(list(transposed))}
+
+
+def tensor_names(metadata: Mapping[str, str]) -> list[str]:
+    """Names of a file's tensors, before torchao's were taken apart, in the order of the model."""
+    names: list[str] = json.loads(metadata.get(TENSOR_NAMES, "[]"))
+    return names
+
+
 def load_codes(checkpoint: Path) -> dict[str, StoredCodes]:
     """All quantized matrices of a checkpoint, by module name, straight from its file."""
-    stored: dict[str, StoredCodes] = {}
-    with safe_open(checkpoint / WEIGHTS, framework="pt") as file:
-        metadata = file.metadata() or {}
-        present = set(file.keys())
+    return {stored.name: stored for stored in read_codes(checkpoint / WEIGHTS)}
+
+
+def codes_on_demand(checkpoint: Path) -> Mapping[str, Codes]:
+    """Codes of a checkpoint by module name, read when they are asked for and not kept."""
+    with safe_open(checkpoint / WEIGHTS, framework="pt") as opened:
+        metadata = opened.metadata() or {}
+    names = [
+        name.removesuffix(".weight")
+        for name in tensor_names(metadata)
+        if json.loads(metadata[name])["_type"] != "Tensor"
+    ]
+
+    def read(name: str) -> Codes:
+        (stored,) = read_codes(checkpoint / WEIGHTS, only={name})
+        return stored.codes
+
+    return OnDemand(names, read)
+
+
+def read_codes(file: Path, only: Collection[str] | None = None) -> Iterator[StoredCodes]:
+    """The quantized matrices of a safetensors file, one after the other.
+
+    Args:
+        file: Checkpoint, or part of one.
+        only: Names of the modules to read; default: all.
+    """
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata() or {}
+        present = set(opened.keys())
         transposed = json.loads(metadata.get(TRANSPOSED, "[]"))
-        for name in json.loads(metadata.get("tensor_names", "[]")):
-            entry = json.loads(metadata[name])
-            if entry["_type"] == "Tensor":
+        for name in tensor_names(metadata):
+            entry, module = json.loads(metadata[name]), name.removesuffix(".weight")
+            if entry["_type"] == "Tensor" or (only is not None and module not in only):
                 continue
-            module = name.removesuffix(".weight")
 
             def read(part: str, module: str = module) -> torch.Tensor | None:
                 key = f"{module}._weight_{part}"
-                return file.get_tensor(key) if key in present else None
+                return opened.get_tensor(key) if key in present else None
 
-            stored[module] = decode(
+            yield decode(
                 module, entry["_type"], entry["_data"], read, transposed=module in transposed
             )
-    return stored
 
 
-def _state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+def state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """The model's own state, without what is tied to it and what rounding has added."""
     skip = set(getattr(model, "_tied_weights_keys", None) or ()) if is_tied(model) else set()
     return {

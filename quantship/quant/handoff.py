@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from quantship.artifact import Facts
-from quantship.quant.numerics import Codes, differing
+from quantship.quant.differences import differing
+from quantship.quant.numerics import Codes
+from quantship.quant.on_demand import OnDemand
 
 FILE = Path("trained", "codes.safetensors")
 
@@ -38,13 +41,19 @@ def compare(codes: Mapping[str, Codes], source: Path) -> Facts | None:
     """
     if not (source / FILE).exists():
         return None
-    tensors = load_file(source / FILE)
-    names = [name.removesuffix(".codes") for name in tensors if name.endswith(".codes")]
-    trained = {
-        name: Codes(tensors[f"{name}.codes"], tensors[f"{name}.scale"], tensors.get(f"{name}.zero"))
-        for name in names
-    }
-    return count(codes, trained) if codes.keys() == trained.keys() else None
+    with safe_open(source / FILE, framework="pt") as file:
+        present = set(file.keys())
+        names = [name.removesuffix(".codes") for name in present if name.endswith(".codes")]
+
+        def read(name: str) -> Codes:
+            zero = f"{name}.zero"
+            return Codes(
+                file.get_tensor(f"{name}.codes"),
+                file.get_tensor(f"{name}.scale"),
+                file.get_tensor(zero) if zero in present else None,
+            )
+
+        return count(codes, OnDemand(names, read)) if codes.keys() == set(names) else None
 
 
 def count(codes: Mapping[str, Codes], others: Mapping[str, Codes]) -> Facts:

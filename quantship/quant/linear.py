@@ -40,6 +40,8 @@ def fake_linear(
         key: Changes whenever ``weight_OI`` does, so that its codes are made once for each value.
     """
     input, integers = rounded_input(layer, input)
+    if layer.rounding.is_settled and not layer.format.scales_products:
+        return F.linear(input, weight_OI, bias)
     codes = codes_for(layer, weight_OI.detach, key)
     grid = layer.rounding.grid(weight_OI) if layer.rounding.scale is not None else None
     output: Tensor = _LinearOnCodes.apply(  # type: ignore[no-untyped-call]

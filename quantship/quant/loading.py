@@ -45,14 +45,24 @@ def load(path: Path | str, device: str = "cpu", **options: Any) -> PreTrainedMod
     Raises:
         OSError: The directory holds no model.
     """
-    path = Path(path)
-    options = {"dtype": "auto", "use_safetensors": True, **options}
-    with _static_parts_known():
-        model: PreTrainedModel = model_class(path).from_pretrained(path, **options)
+    model = mapped(Path(path), **options)
     model.to(device)  # type: ignore[arg-type]
     if hasattr(model.config, "quantization_config"):
         fill_gaps(model)
     model.eval()
+    return model
+
+
+def mapped(path: Path, **options: Any) -> PreTrainedModel:
+    """The model of a directory as transformers loads it: its tensors are the file's pages.
+
+    Args:
+        path: Hugging Face directory.
+        options: See ``load``.
+    """
+    options = {"dtype": "auto", "use_safetensors": True, **options}
+    with _static_parts_known():
+        model: PreTrainedModel = model_class(path).from_pretrained(path, **options)
     return model
 
 
@@ -128,10 +138,18 @@ def fill_gaps(model: nn.Module) -> None:
             model.set_submodule(name, _as_linear(module))
         elif isinstance(weight.data, Int4Tensor):
             if weight not in usable:
-                packed = weight.is_cuda and find_spec("mslk") is not None  # it has the kernels
-                made = _widened(weight.data) if packed else _unpacked(weight.data)
-                usable[weight] = nn.Parameter(made, requires_grad=False)
+                usable[weight] = nn.Parameter(runnable(weight.data), requires_grad=False)
             module.weight = usable[weight]
+
+
+def runnable(weight: Any) -> Any:
+    """A torchao tensor of a checkpoint as torchao can multiply by it where it is."""
+    from torchao.quantization import Int4Tensor
+
+    if not isinstance(weight, Int4Tensor):
+        return weight
+    packed = weight.is_cuda and find_spec("mslk") is not None  # it has the kernels
+    return _widened(weight) if packed else _unpacked(weight)
 
 
 def _as_linear(layer: nn.Module) -> nn.Linear:

@@ -18,8 +18,8 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from quantship.quant import numerics
 from quantship.quant.adapted import AdaptedLinear
+from quantship.quant.differences import differing
 from quantship.quant.layers import ends, is_transposed, matrix
 from quantship.quant.modules import (
     FakeQuantConv1D,
@@ -148,7 +148,7 @@ def merge(model: AdaptedModel) -> nn.Module:
         str(index): layer.base_layer.rounding.codes(matrix(layer.base_layer))
         for index, layer in enumerate(layers)
     }
-    assert not numerics.differing(trained, now)
+    assert not differing(trained, now)
     return merged
 
 

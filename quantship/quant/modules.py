@@ -125,12 +125,24 @@ def prepare_qat(model: nn.Module, scheme: Scheme) -> nn.Module:
         if module not in twins:
             if name not in found or _is_twin(module, found[name]):
                 continue
-            twins[module] = _twin(module, found[name]).train(module.training)
+            twins[module] = twin(module, found[name]).train(module.training)
         model.set_submodule(name, twins[module])
     if tied and embedding in twins:
         assert isinstance(head, nn.Linear)
         _replace_tied_head(model, head, twins[embedding])
     return model
+
+
+def twin(module: nn.Module, format: LayerFormat) -> FakeQuantModule:
+    """The fake-quantized layer that takes the place of a layer, and has its very parameters."""
+    if isinstance(module, nn.Embedding):
+        return FakeQuantEmbedding(module, format.weight)
+    if is_transposed(module):
+        return FakeQuantConv1D(module, format)
+    if isinstance(module, nn.Conv2d):
+        return FakeQuantConv2d(module, format)
+    assert isinstance(module, nn.Linear)
+    return FakeQuantLinear(module, format)
 
 
 def restore_float(model: nn.Module) -> nn.Module:
@@ -178,17 +190,6 @@ def _is_twin(module: nn.Module, format: LayerFormat) -> bool:
     if isinstance(module, FakeQuantEmbedding):
         return module.format.weight == format.weight
     return isinstance(module, FakeQuantModule) and module.format == format
-
-
-def _twin(module: nn.Module, format: LayerFormat) -> nn.Module:
-    if isinstance(module, nn.Embedding):
-        return FakeQuantEmbedding(module, format.weight)
-    if is_transposed(module):
-        return FakeQuantConv1D(module, format)
-    if isinstance(module, nn.Conv2d):
-        return FakeQuantConv2d(module, format)
-    assert isinstance(module, nn.Linear)
-    return FakeQuantLinear(module, format)
 
 
 def _replace_tied_head(model: nn.Module, head: nn.Linear, embedding: nn.Module) -> None:

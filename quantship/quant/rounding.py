@@ -28,6 +28,8 @@ class WeightRounding(nn.Module):
         self.register_buffer("scale", None)
         self.register_buffer("zero", None)
         self.keeps_codes = False
+        self.is_settled = False
+        """Whether the weight is, and stays, the very numbers that its codes stand for."""
         self._cached: tuple[object, Codes] | None = None
 
     def set_grid(self, grid: Grid, *, learned: bool) -> None:

@@ -12,7 +12,7 @@ torchao has one tensor for each family of formats, and this file is the map:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,29 +164,33 @@ def codes_in(model: nn.Module) -> dict[str, Codes]:
 
 def stored_in(model: nn.Module) -> dict[str, StoredCodes]:
     """Every torchao tensor of a loaded model, by the name of the first module that has it."""
-    from torchao.prototype.safetensors.safetensors_utils import TensorSubclassAttributeJSONEncoder
+    return {name: stored(name, module) for name, module in quantized_modules(model)}
+
+
+def quantized_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a loaded model whose weight is a torchao tensor, each tensor once."""
     from torchao.utils import TorchAOBaseTensor
 
-    found: dict[str, StoredCodes] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, TorchAOBaseTensor) and id(weight) not in seen:
             seen.add(id(weight))  # a tied head is the embedding
-            tensor: Any = weight.data
-            described = json.loads(json.dumps(tensor, cls=TensorSubclassAttributeJSONEncoder))
+            yield name, module
 
-            def read(part: str, tensor: Any = tensor) -> Any:
-                return getattr(tensor, part, None)
 
-            found[name] = decode(
-                name,
-                described["_type"],
-                described["_data"],
-                read,
-                transposed=is_transposed(module),
-            )
-    return found
+def stored(name: str, module: nn.Module) -> StoredCodes:
+    """What a module's torchao tensor holds."""
+    from torchao.prototype.safetensors.safetensors_utils import TensorSubclassAttributeJSONEncoder
+
+    tensor: Any = module.weight.data
+    described = json.loads(json.dumps(tensor, cls=TensorSubclassAttributeJSONEncoder))
+
+    def read(part: str) -> Any:
+        return getattr(tensor, part, None)
+
+    kind, attributes = described["_type"], described["_data"]
+    return decode(name, kind, attributes, read, transposed=is_transposed(module))
 
 
 def pack_intx(tensor: Any) -> Tensor:

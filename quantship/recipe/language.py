@@ -10,11 +10,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from quantship.algorithms import rtn
+from quantship.algorithms import table as algorithms
 from quantship.data import Source
 from quantship.exporters.formats import FormatName
 from quantship.exporters.lowering import LoweringName
 from quantship.exporters.targets import TargetName
 from quantship.frozen import Frozen
+from quantship.recipe.keys import WORD
 from quantship.recipe.model_options import STEP_NAME, Positive
 from quantship.recipe.model_options import Distillation as Distillation
 from quantship.recipe.model_options import MlpModel as MlpModel
@@ -23,6 +26,7 @@ from quantship.recipe.model_options import Teacher as Teacher
 from quantship.recipe.model_options import TinyModel as TinyModel
 from quantship.recipe.own_scheme import OwnScheme, SchemeName
 from quantship.recipe.rounding_options import Lora, RoundingOptions
+from quantship.recipe.search_options import SearchOptions
 
 MODEL = "model"
 """What a step's ``input`` calls the model that the recipe starts from."""
@@ -119,6 +123,9 @@ class QatStep(RoundingOptions, TrainingOptions):
         return value
 
 
+Algorithm = Annotated[algorithms.Options, Field(discriminator="kind"), WORD]
+
+
 class QuantizeStep(RoundingOptions, Step):
     """Quantize after training (PTQ) and write a torchao checkpoint."""
 
@@ -128,8 +135,23 @@ class QuantizeStep(RoundingOptions, Step):
     scheme: SchemeName | None = None
     """Quantization scheme: a row of the table, or a name under ``schemes``; default: the recipe's.
     """
-    algorithm: Literal["rtn"] = "rtn"
-    """rtn: round to nearest."""
+    algorithm: Algorithm = rtn.Options()
+    """How to round: a word, as ``gptq``, or a mapping with options: ``{kind: gptq, damping: 0.1}``.
+    """
+    bias_correction: bool = False
+    """Take the mean error that rounding makes of a layer's output off the layer's bias, where it
+    has one."""
+
+
+class SearchStep(SearchOptions, Step):
+    """Choose a format for each layer under a constraint; the step's name is that scheme's name."""
+
+    stage: Literal["search"]
+    input: str | None = None
+    """Step whose model to look at; default: the nearest step before that leaves a float model."""
+    scheme: SchemeName | None = None
+    """Scheme that activations, the embedding, the head and overrides come from; default: the
+    recipe's."""
 
 
 class ExportStep(Step):
@@ -153,7 +175,7 @@ class ExportStep(Step):
 
 
 AnyStep = Annotated[
-    FinetuneStep | QatStep | QuantizeStep | ExportStep, Field(discriminator="stage")
+    FinetuneStep | QatStep | QuantizeStep | SearchStep | ExportStep, Field(discriminator="stage")
 ]
 
 
@@ -219,7 +241,7 @@ class Recipe(Frozen):
     ``schemes: {mine: {base: w4a16-g32, overrides: [{layers: "*.down_proj", weight: {bits: 8}}]}}``.
     """
     steps: tuple[AnyStep, ...] = Field(min_length=1)
-    """What to do, in this order."""
+    """What to do, in this order. Where a step wants one value, a list makes a step of each."""
     evaluation: Evaluation | None = Evaluation()
     """How to evaluate; null: not at all."""
     benchmark: Benchmark | None = Benchmark()

@@ -11,13 +11,16 @@ from quantship.quant.scheme import RangeName
 
 
 class Calibration(Frozen):
-    """How static input ranges are found: by running training data through the model."""
+    """Training data that runs through the model: algorithms look at it, static ranges fit it."""
 
     sequences: Annotated[int, Field(ge=1)] = 32
     """Training sequences to look at."""
-    range: Literal["minmax", "moving_average", "percentile", "mse"] = "moving_average"
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Which of the training sequences: a random choice by this seed; null: the first ones."""
+    range: Literal["minmax", "moving_average", "percentile", "mse", "entropy"] = "moving_average"
     """What becomes the range: all that was seen, a moving average of each batch's least and
-    greatest number, all but the outermost numbers, or the range of least squared error."""
+    greatest number, all but the outermost numbers, the range of least squared error, or the one
+    whose rounded numbers are distributed most like the numbers themselves (least KL)."""
     percentile: float = Field(default=99.99, gt=50, le=100)
     """Per cent of the numbers that the range holds, for ``percentile``."""
 
@@ -33,7 +36,7 @@ class RoundingOptions(Frozen):
     percentile: float = Field(default=99.9, gt=50, le=100)
     """Per cent of the weights that a grid holds, for ``percentile``."""
     calibration: Calibration = Calibration()
-    """How static input ranges are found, for schemes that have them."""
+    """What algorithms look at, and how static input ranges are found."""
     packed: bool = True
     """Store 4-bit codes two a byte where torchao has a tensor for that (it runs on CUDA, and on a
     CPU through ``quantship.load``); false: one a byte, which runs everywhere."""

@@ -16,12 +16,19 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from quantship.blocks.engine import Task, quantize
+from quantship.blocks.opening import open_model
+from quantship.blocks.parts import Parts
 from quantship.exporters import codes
 from quantship.exporters.architectures import KNOWN
 from quantship.exporters.decoder import MODEL_FILE
 from quantship.exporters.lowering import Lowering
+from quantship.models import float_class
+from quantship.quant.convert import convert
 from quantship.quant.layers import formats
+from quantship.quant.modules import prepare_qat
 from quantship.quant.scheme import SCHEMES
+from quantship.recipe.language import QuantizeStep
 from quantship.runtimes.base import Logits, Tokens, open_runtime
 
 COMMON = {
@@ -212,6 +219,25 @@ def test_a_quantized_export_keeps_codes_and_logits(
     theirs = open_runtime(source).logits(inputs, np.ones_like(inputs))[:, LENGTH - 1 :]
     noise = np.sqrt(np.mean((decoded(exported, inputs) - theirs) ** 2)) / theirs.std()
     assert noise < 0.03
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", FIRST.values(), ids=FIRST)
+def test_block_by_block_is_byte_for_byte_what_the_whole_becomes(name: str, tmp_path: Path) -> None:
+    source, ours, theirs = (tmp_path / part for part in ("float", "ours", "theirs"))
+    built(name)().to(torch.bfloat16).save_pretrained(source)
+    assert open_model(source).blocks
+    scheme = SCHEMES["w8a8-linear" if name.startswith("Gemma") else "w8a8"]
+    for folder in (ours, theirs):
+        folder.mkdir()
+    step = QuantizeStep(stage="quantize")
+    quantize(source, Task(step, scheme, [], Parts(tmp_path / "parts", "")), ours)
+    whole = float_class(source).from_pretrained(source, dtype=torch.float32)
+    convert(prepare_qat(whole, scheme), theirs)
+    assert files(ours) == files(theirs)
 
 
 def operators(exported: Path) -> list[str]:

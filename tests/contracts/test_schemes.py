@@ -19,10 +19,11 @@ from torch.nn import functional as F
 from quantship.quant.calibration import calibrate
 from quantship.quant.checkpoint import load_codes
 from quantship.quant.convert import convert
+from quantship.quant.differences import differing
 from quantship.quant.layers import formats, matrix
 from quantship.quant.loading import load
 from quantship.quant.modules import codes_of, fake_quantized, prepare_qat
-from quantship.quant.numerics import choose_grid, dequantize, differing, round_to_nearest
+from quantship.quant.numerics import choose_grid, dequantize, round_to_nearest
 from quantship.quant.scheme import SCHEMES, ActivationFormat, Override, Scheme, WeightFormat
 from quantship.quant.tensors import codes_in
 from quantship.recipe.rounding_options import Calibration

@@ -37,8 +37,11 @@ benchmark: null
 profiles:
   short: {steps.finetune.max_steps: 3}
 """
-TIMES = ("seconds", "tokens_per_s", "seconds_per_step", "resumed_from")
-"""What a training tells of that is not the same every time."""
+TIMES = (
+    *("seconds", "tokens_per_s", "seconds_per_step", "resumed_from"),
+    *("blocks_resumed", "peak_rss_bytes"),
+)
+"""What a training or a quantization tells of that is not the same every time."""
 
 
 @dataclass

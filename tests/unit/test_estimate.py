@@ -67,11 +67,18 @@ def test_training_writes_two_checkpoints_beside_the_model() -> None:
     assert estimate("finetune").disk_bytes - estimate("qat", W8).disk_bytes == 3 * MILLION
 
 
-@pytest.mark.parametrize("stage", ["quantize", "export"])
-def test_quantized_models_are_smaller_by_their_container(stage: str) -> None:
+def test_quantized_models_are_smaller_by_their_container() -> None:
     whole = estimate("tiny").disk_bytes
     assert whole == 4 * MILLION
-    assert estimate(stage, W8).disk_bytes * 4 == whole
+    assert estimate("export", W8).disk_bytes * 4 == whole
+
+
+def test_what_is_quantized_lies_in_parts_beside_the_checkpoint() -> None:
+    assert estimate("quantize", W8).disk_bytes == 2 * estimate("export", W8).disk_bytes
+
+
+def test_a_model_is_quantized_in_less_memory_than_it_is_loaded_in() -> None:
+    assert estimate("quantize", W8).memory_bytes < estimate("evaluate", W8).memory_bytes
 
 
 def trained(scheme: Scheme = W8, **options: object) -> Needs:
@@ -90,9 +97,9 @@ def quantized(scheme: Scheme, **options: object) -> Needs:
 def test_two_codes_of_four_bits_share_a_byte_where_they_are_packed() -> None:
     packed = estimate("export", W4).disk_bytes
     assert MILLION / 2 < packed < MILLION
-    assert quantized(W4).disk_bytes == packed
-    assert quantized(W4, packed=False).disk_bytes == MILLION
-    assert quantized(SCHEMES["w2a16-g32"]).disk_bytes == MILLION
+    assert quantized(W4).disk_bytes == 2 * packed
+    assert quantized(W4, packed=False).disk_bytes == 2 * MILLION
+    assert quantized(SCHEMES["w2a16-g32"]).disk_bytes == 2 * MILLION
 
 
 def test_a_model_trained_for_a_later_step_is_left_in_bfloat16() -> None:

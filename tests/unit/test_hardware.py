@@ -44,6 +44,15 @@ def test_memory_that_is_only_reserved_does_not_count() -> None:
     assert after - before < 20 * MEGABYTE
 
 
+def test_peak_memory_counts_anew_when_it_is_forgotten() -> None:
+    peaks = in_a_process(
+        "array = bytearray(200 * 2**20); peaks = [hardware.peak_rss_bytes()]; del array; "
+        "hardware.forget_peak_rss(); peaks.append(hardware.peak_rss_bytes()); "
+        "print(json.dumps(peaks))"
+    )
+    assert peaks[1] < peaks[0] - 150 * 2**20
+
+
 def test_a_child_does_not_carry_its_parents_peak() -> None:
     held = np.ones(400 * MEGABYTE, np.uint8)
     ours = hardware.peak_rss_bytes()

@@ -12,9 +12,9 @@ from quantship.mlp.model import Mlp, build_model
 from quantship.quant import checkpoint
 from quantship.quant.calibration import calibrate
 from quantship.quant.convert import convert
+from quantship.quant.differences import differing
 from quantship.quant.loading import load_online
 from quantship.quant.modules import codes_of, prepare_qat
-from quantship.quant.numerics import differing
 from quantship.quant.scheme import SCHEMES, Scheme
 from quantship.quant.tensors import codes_in
 from quantship.recipe.rounding_options import Calibration

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quantship import convert, load_into, prepare_qat, quantize, save
-from quantship.quant.numerics import differing
+from quantship.quant.differences import differing
 from quantship.quant.scheme import SCHEMES, Scheme
 from quantship.quant.tensors import codes_in
 

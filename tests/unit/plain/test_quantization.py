@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from quantship import convert, prepare_qat, quantize
 from quantship.quant.convolution import QuantizedConv2d
+from quantship.quant.differences import differing
 from quantship.quant.modules import FakeQuantLinear, FakeQuantModule, codes_of, input_grids
-from quantship.quant.numerics import differing
 from quantship.quant.scheme import SCHEMES, LayerFormat, Override, Scheme, WeightFormat
 from quantship.quant.tensors import codes_in
 from quantship.recipe.rounding_options import Calibration

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
+from quantship.errors import QuantshipError
 from quantship.quant.calibration import calibrate, static_inputs
 from quantship.quant.modules import input_grids, prepare_qat
 from quantship.quant.scheme import SCHEMES
+from quantship.quant.statistics import InputRange, InputStatistics, Watch
 from quantship.recipe.rounding_options import Calibration
 
 LOW, HIGH = -2.0, 6.0
@@ -107,6 +111,44 @@ def test_the_mode_of_the_model_is_kept_and_nothing_observes_any_more() -> None:
     calibrate(model, batches(), model, Calibration())
     assert model.training
     assert all(rounding.observer is None for rounding in static_inputs(model).values())
+
+
+@pytest.mark.parametrize("kind", get_args(InputRange))
+def test_a_range_is_that_of_what_was_seen(kind: InputRange) -> None:
+    model = prepared()
+    calibrate(model, batches(), model, Calibration(range=kind))
+    seen = {"0": InputStatistics()}
+    watch = Watch(seen)
+    for look in (watch.see, watch.count):
+        for batch in batches():
+            look("0", batch)
+    grid = seen["0"].grid(Calibration(range=kind), static_inputs(model)["0.input_rounding"].fmt)
+    assert torch.equal(input_grids(model)["0"].scale, grid.scale)
+
+
+def test_entropy_clips_a_lone_outlier() -> None:
+    model, data = prepared(), [torch.randn(512, 16).clamp(-3, 3) for _ in range(8)]
+    data[3][0, 0] = 100.0
+    calibrate(model, data, model, Calibration(range="entropy"))
+    assert reach(model)[1] < 20
+
+
+@pytest.mark.parametrize("kind", get_args(InputRange))
+def test_nan_is_an_error_that_names_the_layer(kind: InputRange) -> None:
+    model, data = prepared(), batches()
+    with torch.no_grad():
+        model[0].weight[0, 0] = float("nan")  # type: ignore[index, union-attr, operator]
+    with pytest.raises(QuantshipError, match="NaN or infinity of the input of '2'"):
+        calibrate(model, data, model, Calibration(range=kind))
+
+
+@pytest.mark.parametrize("kind", get_args(InputRange))
+@pytest.mark.parametrize("number", [0.0, 3.0, -3.0])
+def test_a_constant_input_comes_through(kind: InputRange, number: float) -> None:
+    model, data = prepared(), [torch.full((4, 16), number)]
+    calibrate(model, data, model, Calibration(range=kind))
+    rounded, _ = static_inputs(model)["0.input_rounding"](data[0])
+    assert torch.allclose(rounded, data[0])
 
 
 def test_no_data_is_an_error() -> None:

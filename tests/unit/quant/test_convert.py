@@ -15,9 +15,9 @@ from quantship.errors import ParityError
 from quantship.quant import checkpoint
 from quantship.quant.checkpoint import WEIGHTS, load_codes
 from quantship.quant.convert import PROBE_SHAPE, convert
+from quantship.quant.differences import differing
 from quantship.quant.layers import formats
 from quantship.quant.modules import codes_of, prepare_qat
-from quantship.quant.numerics import differing
 from quantship.quant.scheme import SCHEMES
 
 pytestmark = pytest.mark.usefixtures("one_thread")

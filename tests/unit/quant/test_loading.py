@@ -14,10 +14,11 @@ from torchao.utils import TorchAOBaseTensor
 from transformers import AutoModelForCausalLM
 
 from quantship.quant.checkpoint import WEIGHTS, load_codes, save
+from quantship.quant.differences import differing
 from quantship.quant.layers import is_transposed
 from quantship.quant.loading import fill_gaps, load, load_online
 from quantship.quant.modules import codes_of, fake_quantized, input_grids, prepare_qat
-from quantship.quant.numerics import differing, input_grid
+from quantship.quant.numerics import input_grid
 from quantship.quant.scheme import SCHEMES, ActivationFormat, Override, Scheme, WeightFormat
 from quantship.quant.tensors import codes_in
 

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from quantship.quant import numerics
 from quantship.quant.adapted import AdaptedLinear
 from quantship.quant.convert import convert
+from quantship.quant.differences import differing
 from quantship.quant.layers import matrix
 from quantship.quant.lora import AdaptedModel, add_adapters, merge
 from quantship.quant.modules import codes_of, fake_quantized, prepare_qat
 from quantship.quant.nf4 import dense
-from quantship.quant.numerics import Codes, choose_grid, differing
+from quantship.quant.numerics import Codes, choose_grid
 from quantship.quant.rounding import keep_codes, weights_changed
 from quantship.quant.scheme import SCHEMES
 from quantship.recipe.rounding_options import Lora

@@ -12,10 +12,11 @@ import torch
 from datasets import Dataset
 
 from quantship.distillation import Teaching
+from quantship.quant.differences import differing
 from quantship.quant.layers import matrix
 from quantship.quant.lora import add_adapters, merge
 from quantship.quant.modules import codes_of, fake_quantized, prepare_qat
-from quantship.quant.numerics import Codes, choose_grid, differing
+from quantship.quant.numerics import Codes, choose_grid
 from quantship.quant.scheme import SCHEMES
 from quantship.recipe.language import Distillation, QatStep
 from quantship.recipe.rounding_options import Lora

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from quantship.quant import numerics
+from quantship.quant.differences import differing
 from quantship.quant.numerics import (
     Codes,
     Grid,
     choose_grid,
     code_range,
     dequantize,
-    differing,
     dynamic_grid,
     fake_quantize_input,
     fake_quantize_on,
@@ -502,4 +502,4 @@ def test_a_large_weight_is_rounded_block_by_block_to_the_same_codes(symmetric: b
     fmt = WeightFormat(bits=4, group_size=32, symmetric=symmetric)
     weight_OI = torch.randn(3 * numerics.CACHED_NUMBERS // 64 + 5, 64)
     whole = numerics.round_to(weight_OI, numerics.choose_grid(weight_OI, fmt), fmt)
-    assert not numerics.differing({"w": numerics.round_to_nearest(weight_OI, fmt)}, {"w": whole})
+    assert not differing({"w": numerics.round_to_nearest(weight_OI, fmt)}, {"w": whole})

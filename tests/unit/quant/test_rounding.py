@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from quantship.quant.differences import differing
 from quantship.quant.modules import FakeQuantLinear, codes_of, fake_quantized, prepare_qat
 from quantship.quant.numerics import (
     Grid,
     choose_grid,
     code_range,
     dequantize,
-    differing,
     input_grid,
     round_to,
     round_to_nearest,
