@@ -61,16 +61,33 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A job that cannot be planned yet, since a search comes first.
+
+    Args:
+        name: As of a node.
+        stage: As of a node.
+        search: The search whose scheme it waits for.
+    """
+
+    name: str
+    stage: str
+    search: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """All jobs of a recipe in the order in which they run.
 
     Args:
         nodes: Jobs; each one's inputs come before it.
         outside: Models that no job makes, by the name of their node.
+        waiting: Jobs that are planned when the searches among ``nodes`` have found their schemes.
     """
 
     nodes: tuple[Node, ...]
     outside: Mapping[str, Artifact]
+    waiting: tuple[Waiting, ...] = ()
 
     def __getitem__(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)

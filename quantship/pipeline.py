@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,11 @@ from quantship.estimate import mlp_parameters, needs, tiny_parameters
 from quantship.exporters import advice
 from quantship.job import OUTSIDE, Job, Node, Plan
 from quantship.plan import STAGES
+from quantship.quant.scheme import Scheme
 from quantship.recipe.language import MODEL, Recipe
 from quantship.reporting.schema import Report
 from quantship.runtimes.built_for import BuiltFor
-from quantship.stages import push, report
+from quantship.stages import push, report, search
 
 EventKind = Literal["reused", "started", "finished", "failed"]
 
@@ -73,17 +74,19 @@ class PlannedStep:
         name: Name of the job.
         stage: Its stage.
         reused: Whether its artifact is there already.
-        path: Where its artifact lies or will lie.
+        path: Where its artifact lies or will lie; None: not known before the search.
         disk_bytes: Roughly what it will write; None where that is not known.
         memory_bytes: Roughly what it will need at its peak; None where that is not known.
+        search: Search that has to find a scheme before more can be said; None: all is known.
     """
 
     name: str
     stage: str
     reused: bool
-    path: Path
+    path: Path | None
     disk_bytes: int | None
     memory_bytes: int | None
+    search: str | None = None
 
 
 def run(
@@ -116,13 +119,12 @@ def run(
         reason = error.strerror or str(error)
         raise UsageError(f"artifacts cannot be kept in {root}: {reason}") from error
     with held:
-        jobs = planning.make(recipe, download=True)
         made: dict[str, Artifact] = {}
-        for node in jobs.nodes:
-            if node.stage == OUTSIDE:
-                made[node.name] = jobs.outside[node.name]
-            else:
-                made[node.name] = _make(node, made, root, notify)
+        jobs = planning.make(recipe, download=True)
+        _make_all(jobs, made, root, notify)
+        while jobs.waiting:
+            jobs = planning.make(recipe, download=True, found=_found(jobs, made))
+            _make_all(jobs, made, root, notify)
         result = report.build(recipe, jobs, made, root, duration_s=time.monotonic() - began)
         report_dir = report.save(result, jobs, made, root)
         if recipe.push is not None:
@@ -135,6 +137,13 @@ def run(
 def plan(recipe: Recipe, root: Path) -> list[PlannedStep]:
     """What ``run`` would do, without doing any of it."""
     jobs = planning.make(recipe, download=False)
+    if jobs.waiting:  # a search that was made before says what comes after it
+        there = {
+            node.name: found
+            for node in jobs.nodes
+            if (found := artifact.find(root, node.stage, node.fingerprint)) is not None
+        }
+        jobs = planning.make(recipe, download=False, found=_found(jobs, there))
     known = _num_parameters(recipe, jobs)
     lines = []
     for node in jobs.nodes:
@@ -151,7 +160,26 @@ def plan(recipe: Recipe, root: Path) -> list[PlannedStep]:
                 memory_bytes=needed.memory_bytes if needed else None,
             )
         )
+    for one in jobs.waiting:
+        lines.append(PlannedStep(one.name, one.stage, False, None, None, None, one.search))
     return lines
+
+
+def _make_all(
+    jobs: Plan, made: dict[str, Artifact], root: Path, notify: Callable[[Event], None]
+) -> None:
+    """Find or make every job of a plan that is not made yet."""
+    for node in jobs.nodes:
+        if node.stage == OUTSIDE:
+            made[node.name] = jobs.outside[node.name]
+        elif node.name not in made:
+            made[node.name] = _make(node, made, root, notify)
+
+
+def _found(jobs: Plan, made: Mapping[str, Artifact]) -> dict[str, Scheme]:
+    """What the searches that are made have found."""
+    done = [node.name for node in jobs.nodes if node.stage == "search" and node.name in made]
+    return {name: search.read_scheme(made[name].path, name) for name in done}
 
 
 def _make(

@@ -9,25 +9,25 @@ from typing import Any
 
 from quantship import artifact, hardware, hub, models
 from quantship.artifact import Artifact
-from quantship.data import Source, hub_dataset, local_files
 from quantship.errors import Problem, RecipeError, UsageError
 from quantship.frozen import Frozen
-from quantship.job import OUTSIDE, Node, Plan
+from quantship.job import OUTSIDE, Node, Plan, Waiting
 from quantship.quant.scheme import Scheme
-from quantship.recipe import exports, fit, schemes
+from quantship.recipe import exports, fit, options, schemes
 from quantship.recipe.language import (
     MODEL,
     AnyStep,
     Distillation,
     Evaluation,
     ExportStep,
-    FinetuneStep,
     Model,
     QatStep,
     QuantizeStep,
     Recipe,
+    SearchStep,
 )
 from quantship.recipe.resolve import exported_as
+from quantship.recipe.rounding_options import Calibration
 from quantship.recipe.teacher import Makeup, mismatch, read_makeup, tiny_makeup
 from quantship.recipe.yaml_source import dotted
 from quantship.stages import (
@@ -40,6 +40,8 @@ from quantship.stages import (
     online,
     qat,
     quantize,
+    search,
+    statistics,
     tiny,
 )
 
@@ -49,7 +51,9 @@ STAGES: dict[str, ModuleType] = {
     "data": data,
     "finetune": finetune,
     "qat": qat,
+    "statistics": statistics,
     "quantize": quantize,
+    "search": search,
     "export": export,
     "evaluate": evaluate,
     "online": online,
@@ -60,18 +64,19 @@ STAGES: dict[str, ModuleType] = {
 DATA = "data"
 
 
-def make(recipe: Recipe, *, download: bool) -> Plan:
-    """Plan a resolved recipe.
+def make(recipe: Recipe, *, download: bool, found: Mapping[str, Scheme] | None = None) -> Plan:
+    """Plan a resolved recipe, as far as that can be: what waits for a search waits.
 
     Args:
         recipe: As ``recipe.load`` returns it: names, inputs and schemes filled in.
         download: Fetch a Hub model now; else only look up its commit.
+        found: What searches have found so far, by their names.
 
     Raises:
         UsageError: A model is not to be had, or a teacher cannot teach.
         RecipeError: A scheme does not fit the layers of a model that was downloaded just now.
     """
-    planner = _Planner(recipe, download=download)
+    planner = _Planner(recipe, found or {}, download=download)
     if recipe.model.tiny is not None:
         settings = tiny.Settings(dimensions=recipe.model.tiny, seed=recipe.seed)
         planner.add(MODEL, "tiny", settings, {}, group="baseline")
@@ -82,7 +87,7 @@ def make(recipe: Recipe, *, download: bool) -> Plan:
         planner.add_outside(MODEL, recipe.model, group="baseline")
         if download and recipe.model.hub is not None:  # one that is here was checked before
             _require_fit(recipe, planner.outside[MODEL].path)
-    planner.add(DATA, "data", _data_settings(recipe), {"model": MODEL})
+    planner.add(DATA, "data", data.settings_of(recipe.data, recipe.seed), {"model": MODEL})
     for step in recipe.steps:
         planner.add_step(step)
     if recipe.evaluation is not None:
@@ -91,7 +96,7 @@ def make(recipe: Recipe, *, download: bool) -> Plan:
             planner.add_online(recipe.evaluation)
     if recipe.benchmark is not None:
         planner.add_benchmark()
-    return Plan(tuple(planner.nodes.values()), planner.outside)
+    return Plan(tuple(planner.nodes.values()), planner.outside, tuple(planner.waiting.values()))
 
 
 def _require_fit(recipe: Recipe, directory: Path) -> None:
@@ -114,36 +119,16 @@ def _export_settings(step: ExportStep, scheme: Scheme | None) -> export.Settings
     return export.Settings(format=step.format, lowering=form, target=target, scheme=scheme)
 
 
-def _data_settings(recipe: Recipe) -> data.Settings:
-    pinned = recipe.data.model_copy(
-        update={
-            "train": tuple(map(_pinned, recipe.data.train)),
-            "eval": tuple(map(_pinned, recipe.data.eval)),
-        }
-    )
-    sources = (*pinned.train, *pinned.eval)
-    digests = tuple(
-        tuple(artifact.digest_file(path) for path in local_files(source)) for source in sources
-    )
-    return data.Settings(data=pinned, seed=recipe.seed, file_digests=digests)
-
-
-def _pinned(source: Source) -> Source:
-    """The source with its revision on the Hub resolved to a commit, where it has one."""
-    remote = hub_dataset(source)
-    if remote is None:
-        return source
-    return source.model_copy(update={"revision": hub.commit(*remote, "dataset")})
-
-
 class _Planner:
     """Collects nodes, each with the fingerprint of all that goes into it."""
 
-    def __init__(self, recipe: Recipe, *, download: bool) -> None:
+    def __init__(self, recipe: Recipe, found: Mapping[str, Scheme], *, download: bool) -> None:
         self._recipe = recipe
         self._download = download
-        self._schemes = schemes.table(recipe)
+        self._rows = schemes.table(recipe)
+        self._schemes = self._rows | dict(found)
         self.nodes: dict[str, Node] = {}
+        self.waiting: dict[str, Waiting] = {}
         self.outside: dict[str, Artifact] = {}
 
     def add_outside(self, name: str, model: Model, *, group: str = "") -> None:
@@ -174,29 +159,70 @@ class _Planner:
             return
         assert step.name is not None
         assert step.input is not None
-        inputs = {"model": step.input}
-        if isinstance(step, FinetuneStep):
-            settings = finetune.Settings(step=step, seed=self._training_seed(step.input))
-            inputs["data"] = DATA
-            self.add(step.name, "finetune", settings, inputs, group="finetune")
-            return
-        assert step.scheme is not None
-        scheme = self._schemes[step.scheme]
-        if isinstance(step, QatStep):
-            inputs["data"] = DATA
-            if step.distill is not None:
-                inputs["teacher"] = self._teacher(step.name, step.distill)
-            seed = self._training_seed(step.input)
-            qat_settings = qat.Settings(step=step, scheme=scheme, seed=seed)
-            if step.output == "float":
-                self.add(step.name, "qat", qat_settings, inputs, group="finetune")
-            else:
-                self.add(step.name, "qat", qat_settings, inputs, scheme=scheme, group="qat")
+        awaited = self._awaited(step)
+        if awaited is not None:
+            self._wait(step.name, step.stage, awaited)
+        elif isinstance(step, QatStep):
+            self._add_qat(step.name, step, self._schemes[str(step.scheme)])
         elif isinstance(step, QuantizeStep):
-            if scheme.is_static:
-                inputs["data"] = DATA
-            ptq_settings = quantize.Settings(step=step, scheme=scheme)
-            self.add(step.name, "quantize", ptq_settings, inputs, scheme=scheme, group="ptq")
+            self._add_quantize(step.name, step, self._schemes[str(step.scheme)])
+        elif isinstance(step, SearchStep):
+            inputs = {"model": step.input, "data": DATA}
+            self.add(step.name, "search", search.settings_of(step, self._rows), inputs)
+        else:
+            settings = finetune.Settings(step=step, seed=self._training_seed(step.input))
+            inputs = {"model": step.input, "data": DATA}
+            self.add(step.name, "finetune", settings, inputs, group="finetune")
+
+    def _add_qat(self, name: str, step: QatStep, scheme: Scheme) -> None:
+        assert step.input is not None
+        inputs = {"model": step.input, "data": DATA}
+        if step.distill is not None:
+            inputs["teacher"] = self._teacher(name, step.distill)
+        settings = qat.Settings(step=step, scheme=scheme, seed=self._training_seed(step.input))
+        if step.output == "float":
+            self.add(name, "qat", settings, inputs, group="finetune")
+        else:
+            self.add(name, "qat", settings, inputs, scheme=scheme, group="qat")
+
+    def _add_quantize(self, name: str, step: QuantizeStep, scheme: Scheme) -> None:
+        assert step.input is not None
+        inputs = {"model": step.input}
+        if quantize.reads_statistics(step, scheme):
+            inputs[quantize.STATISTICS] = self._statistics(step.input, step.calibration)
+        elif options.needs_data(step, scheme):
+            inputs["data"] = DATA
+        else:  # so that a sweep over it makes one model
+            step = step.model_copy(update={"calibration": Calibration()})
+        settings = quantize.Settings(step=step, scheme=scheme)
+        self.add(name, "quantize", settings, inputs, scheme=scheme, group="ptq")
+
+    def _awaited(self, step: AnyStep) -> str | None:
+        """The search that a step waits for, itself or through what it starts from."""
+        assert not isinstance(step, ExportStep)
+        sources = [step.input]
+        if isinstance(step, QatStep) and step.distill is not None:
+            assert step.distill.teacher is not None
+            sources.append(step.distill.teacher.step)
+        for source in sources:
+            if source in self.waiting:
+                return self.waiting[source].search
+        scheme = getattr(step, "scheme", None)
+        return None if scheme is None or scheme in self._schemes else str(scheme)
+
+    def _wait(self, name: str, stage: str, search: str) -> None:
+        self.waiting[name] = Waiting(name, stage, search)
+
+    def _statistics(self, model: str, calibration: Calibration) -> str:
+        """Name of the node that looks at a model's inputs; steps that look alike share one."""
+        settings = statistics.Settings(sequences=calibration.sequences, seed=calibration.seed)
+        name = f"statistics of {model}"
+        if settings != statistics.Settings(sequences=Calibration().sequences, seed=None):
+            seed = "" if settings.seed is None else f", seed {settings.seed}"
+            name += f" ({settings.sequences} sequences{seed})"
+        if name not in self.nodes:
+            self.add(name, "statistics", settings, {"model": model, "data": DATA})
+        return name
 
     def _teacher(self, step: str, distill: Distillation) -> str:
         """Name of the node whose model teaches, which is added where no step makes it."""
@@ -235,6 +261,9 @@ class _Planner:
 
     def _add_exports(self, step: ExportStep) -> None:
         for source, name in exported_as(step).items():
+            if source in self.waiting:
+                self._wait(name, "export", self.waiting[source].search)
+                continue
             scheme = self.nodes[source].scheme
             self.add(
                 name,
@@ -251,6 +280,8 @@ class _Planner:
             limit=evaluation.limit,
             parity_sequences=evaluation.parity_sequences,
         )
+        for unknown in list(self.waiting.values()):
+            self._wait(f"evaluate {unknown.name}", "evaluate", unknown.search)
         for node in self._measured():
             inputs = {"model": node.name, "data": DATA}
             if node.stage == "export":
@@ -277,6 +308,9 @@ class _Planner:
             seed=self._recipe.seed,
             machine={"cpu": hardware.cpu_model(), **hardware.versions()},
         )
+        if self.waiting:
+            self._wait("benchmark", "benchmark", next(iter(self.waiting.values())).search)
+            return
         inputs = {node.name: node.name for node in self._measured()}
         self.add("benchmark", "benchmark", settings, {benchmark.VOCABULARY: MODEL, **inputs})
 

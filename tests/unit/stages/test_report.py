@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from quantship.job import Node
-from quantship.quant.scheme import SCHEMES, ActivationFormat
+from quantship.quant.scheme import SCHEMES
 from quantship.recipe.language import QatStep
 from quantship.stages import qat
-from quantship.stages.report import describe_activation, training_method
+from quantship.stages.report import training_method
 
 
 def training(**options: Any) -> Node:
@@ -31,21 +31,3 @@ def training(**options: Any) -> Node:
 )
 def test_the_method_is_what_no_plain_training_does(options: dict[str, Any], method: str) -> None:
     assert training_method(training(**options)) == method
-
-
-@pytest.mark.parametrize(
-    ("activation", "text"),
-    [
-        (
-            ActivationFormat(),
-            "int8, asymmetric, one scale and zero point a token (dequantized)",
-        ),
-        (ActivationFormat(symmetric=True), "int8, symmetric, one scale a token"),
-        (
-            ActivationFormat(granularity="per_tensor", ranges="static"),
-            "int8, asymmetric, one scale and zero point a tensor, fixed by calibration",
-        ),
-    ],
-)
-def test_arithmetic_is_told_in_words(activation: ActivationFormat, text: str) -> None:
-    assert describe_activation(activation) == text

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from quantship import artifact
+from quantship.algorithms import gptq
+from quantship.algorithms.table import ALGORITHMS
 from quantship.data import Source
 from quantship.frozen import Frozen
 from quantship.plan import STAGES, describe
-from quantship.quant.scheme import ActivationFormat, Override, Scheme, WeightFormat
+from quantship.quant.scheme import SCHEMES, ActivationFormat, Override, Scheme, WeightFormat
 from quantship.recipe.language import (
     Benchmark,
     Data,
@@ -25,9 +27,11 @@ from quantship.recipe.language import (
     MlpModel,
     QatStep,
     QuantizeStep,
+    SearchStep,
     Teacher,
     TinyModel,
 )
+from quantship.recipe.search_options import CONSTRAINTS
 from quantship.stages import (
     benchmark,
     data,
@@ -38,6 +42,8 @@ from quantship.stages import (
     online,
     qat,
     quantize,
+    search,
+    statistics,
     tiny,
 )
 
@@ -89,7 +95,17 @@ SAMPLES: dict[str, Frozen] = {
         seed=0,
     ),
     "quantize": quantize.Settings(
-        step=QuantizeStep(stage="quantize", scheme="w8a8"), scheme=SCHEME
+        step=QuantizeStep(stage="quantize", scheme="w8a8", algorithm=gptq.Options()), scheme=SCHEME
+    ),
+    "statistics": statistics.Settings(sequences=4, seed=None),
+    "search": search.Settings(
+        step=SearchStep(
+            stage="search", scheme="w8a8", candidates=("w8a8", "w8a16"), max_bytes="w8a8"
+        ),
+        base=SCHEME,
+        candidates=(SCHEME, SCHEMES["w8a8"]),
+        as_large_as=SCHEME,
+        machine={"cpu": "this one"},
     ),
     "export": export.Settings(lowering="nbits", target="x86", scheme=SCHEME),
     "online": online.Settings(scheme=SCHEME, batch_size=4, limit=None),
@@ -100,9 +116,14 @@ SAMPLES: dict[str, Frozen] = {
 }
 CANDIDATES: tuple[Any, ...] = (
     *(None, True, False, 1, 2, 7, 64, 0.25, 0.5, (), (1, 2), (("x",),), {"cpu": "another"}),
-    *("x", "y", "w8a16"),
+    *("x", "y", "w8a16", ("w8a16", "w4a8")),
     *({"bits": 4}, {"bits": 8, "group_size": 16}, {"symmetric": True}, 99.0),
 )
+EXCLUSIVE = {
+    *(f"quantship.recipe.model_options.Teacher.{name}" for name in Teacher.model_fields),
+    *(f"quantship.recipe.language.SearchStep.{name}" for name in CONSTRAINTS),
+}
+"""Fields of which only one can be given, so that none can change alone."""
 IRRELEVANT = {("step", "name"), ("step", "input"), ("step", "distill", "teacher")}
 """Where a step is called so, or reads from: its inputs' fingerprints say the latter."""
 
@@ -201,8 +222,33 @@ def test_changing_any_setting_changes_the_fingerprint(stage: str) -> None:
     for change in CHANGES[stage]:
         assert (fingerprint(change.settings) == before) == irrelevant(change.place), change.place
     tried = {change.field for change in CHANGES[stage]}
-    names = {field_name(Teacher, name) for name in Teacher.model_fields}  # they exclude each other
-    assert fields(SAMPLES[stage]) - names <= tried, "no other value is known for some setting"
+    assert fields(SAMPLES[stage]) - EXCLUSIVE <= tried, "no other value is known for some setting"
+
+
+@pytest.mark.parametrize(
+    "bound", [{"target_bits": 5}, {"max_latency_ms": 5}, {"max_perplexity_increase": 0.5}]
+)
+def test_changing_the_bound_of_a_search_changes_the_fingerprint(bound: dict[str, float]) -> None:
+    sample = SAMPLES["search"]
+    step = SearchStep(stage="search", candidates=("w8a8", "w8a16"), **bound)
+    ((name, value),) = bound.items()
+    other = SearchStep(stage="search", candidates=("w8a8", "w8a16"), **{name: value / 2})
+    one, two = (fingerprint(sample.model_copy(update={"step": each})) for each in (step, other))
+    assert one != two
+
+
+@pytest.mark.parametrize("kind", ALGORITHMS)
+def test_changing_any_option_of_an_algorithm_changes_the_fingerprint(kind: str) -> None:
+    plain = ALGORITHMS[kind].Options()
+
+    def described(options: Any) -> str:
+        step = QuantizeStep(stage="quantize", scheme="w8a8", algorithm=options)
+        return fingerprint(quantize.Settings(step=step, scheme=SCHEME))
+
+    tried = list(changes(plain))
+    assert fields(plain) == {change.field for change in tried}
+    for change in tried:
+        assert described(change.settings) != described(plain), change.place
 
 
 @given(st.data())

@@ -14,8 +14,8 @@ from quantship.errors import QuantshipError
 from quantship.job import Job
 from quantship.models import load_float
 from quantship.quant import checkpoint
+from quantship.quant.differences import differing
 from quantship.quant.loading import load
-from quantship.quant.numerics import differing
 from quantship.quant.scheme import SCHEMES
 from quantship.recipe.language import FinetuneStep, QatStep
 from quantship.stages import finetune, qat
