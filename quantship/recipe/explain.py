@@ -29,8 +29,9 @@ from quantship.recipe.keys import (
     suggest,
     walk,
 )
-from quantship.recipe.language import Recipe
+from quantship.recipe.language import Recipe, Step
 from quantship.recipe.scheme_words import scheme_table
+from quantship.recipe.sweep_schema import allow_sweeps
 
 FILE_KEYS = {
     "extends": (
@@ -46,6 +47,10 @@ FILE_KEYS = {
     ),
 }
 """Keys of a recipe file that are used up before the recipe is made: type and meaning."""
+SWEEPS = """\
+Sweeps: where one value is expected, a list makes a step of each of its values, and several lists
+make all combinations. ``scheme: [w8a8, w4a16-g32]`` in a step called ``ptq`` makes ``ptq-w8a8`` and
+``ptq-w4a16-g32``; a later step that names ``ptq`` means both."""
 
 
 def explain(key: str | None) -> RenderableType:
@@ -62,6 +67,21 @@ def explain(key: str | None) -> RenderableType:
         return Group(_model(Recipe, "", "recipe"), *map(_file_key, FILE_KEYS), _outlook())
     if key in FILE_KEYS:
         return _file_key(key)
+    here, field = _find(key)
+    if isinstance(here, type):
+        stood = _model(here, f"{key}.", key)
+        return Group(stood, *_indented(f"\n{SWEEPS}")) if issubclass(here, Step) else stood
+    assert field is not None
+    lines = [_entry(key, field), *_below(key, here)]
+    if key.endswith(("scheme", "schemes")):
+        lines += [Text(), scheme_table(SCHEMES.values())]
+    if key == "steps":
+        lines += _indented(f"\n{SWEEPS}")
+    return Group(*lines)
+
+
+def _find(key: str) -> tuple[Any, FieldInfo | None]:
+    """What may stand at a key, a mapping as its class, and its field or the one around it."""
     here: Any = Recipe
     field: FieldInfo | None = None
     for part in key.split("."):
@@ -80,13 +100,7 @@ def explain(key: str | None) -> RenderableType:
             here = known[part]
         else:
             raise _unknown(key)
-    if isinstance(here, type):
-        return _model(here, f"{key}.", key)
-    assert field is not None
-    lines = [_entry(key, field), *_below(key, here)]
-    if key.endswith(("scheme", "schemes")):
-        lines += [Text(), scheme_table(SCHEMES.values())]
-    return Group(*lines)
+    return here, field
 
 
 def json_schema() -> dict[str, Any]:
@@ -99,6 +113,7 @@ def json_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     shorthand = {"type": "string", "description": "Local directory, or Hub id."}
     definitions = schema["$defs"]
+    allow_sweeps(definitions, schema["properties"]["steps"]["items"])
     definitions["Model"] = {"anyOf": [shorthand, definitions["Model"]]}
     taught = {"type": "string", "description": "Name of a step, local directory, or Hub id."}
     definitions["Teacher"] = {"anyOf": [taught, definitions["Teacher"]]}
@@ -161,7 +176,7 @@ def _below(key: str, annotation: Any) -> list[RenderableType]:
         if tag is None:
             lines.append(_model(model, path, ""))
         else:
-            first_line = _docstring(model).partition("\n")[0]
+            first_line = _docstring(model).partition("\n")[0].replace("``", "`")
             head = Text.assemble((f"{tag}: {name}", "cyan"), f"  {first_line}")
             lines.append(_shifted(head, 6))
     if tag is not None:
@@ -177,7 +192,7 @@ def _entry(path: str, field: FieldInfo, name: str | None = None) -> RenderableTy
     head = Text.assemble(
         (name or path, "bold cyan"), f"  {describe(field)}", (f"  ({note})", "dim")
     )
-    return Group(_shifted(head, 2), *_indented(cleandoc(field.description or "")))
+    return Group(_shifted(head, 2), *_indented(cleandoc(field.description or "").rstrip()))
 
 
 def _file_key(key: str) -> RenderableType:

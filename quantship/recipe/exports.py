@@ -10,7 +10,7 @@ from quantship.exporters.lowering import Lowering
 from quantship.exporters.targets import Target
 from quantship.frozen import Frozen
 from quantship.quant.scheme import Scheme
-from quantship.recipe import schemes
+from quantship.recipe import searches
 from quantship.recipe.language import ExportStep, QatStep, QuantizeStep, Recipe
 from quantship.recipe.resolve import exported_as
 
@@ -30,7 +30,7 @@ class Export(Frozen):
 
 def find(recipe: Recipe) -> Iterator[Export]:
     """Every model that a resolved recipe exports, in order."""
-    table = schemes.table(recipe)
+    table = searches.table(recipe)
     made: dict[str, Scheme] = {}
     for step in recipe.steps:
         if isinstance(step, ExportStep):

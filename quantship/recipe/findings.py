@@ -9,8 +9,17 @@ from quantship.recipe.yaml_source import Key
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong at a key; becomes a Problem once the key's file and line are known."""
+    """Something wrong at a key; becomes a Problem once the key's file and line are known.
+
+    Args:
+        key: Where it is wrong.
+        message: What is wrong.
+        remedy: What to do.
+        unread: Whether what stands there is read by nobody, which is as it must be where some steps
+            of a sweep read it.
+    """
 
     key: Key
     message: str
     remedy: str
+    unread: bool = False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from quantship.exporters import architectures
 from quantship.mlp import MODEL_TYPE
 from quantship.quant.scheme import Override, Scheme, WeightFormat
-from quantship.recipe import schemes
+from quantship.recipe import schemes, search_fit
 from quantship.recipe.findings import Finding
 from quantship.recipe.language import (
     ExportStep,
@@ -41,11 +41,13 @@ def find_problems(recipe: Recipe, directory: Path | None = None) -> Iterator[Fin
     used = _used(recipe)
     made, path = recipe.model.tiny or recipe.model.mlp, directory or recipe.model.path
     yield from _undrawable(recipe, path)
-    if not used or (made is None and path is None):
+    searching = search_fit.searches(recipe)
+    if not (used or searching) or (made is None and path is None):
         return
     adapted = list(_adapted(recipe, {name: scheme for name, (scheme, _) in used.items()}))
     plain = all(lora == Lora(rank=lora.rank, alpha=lora.alpha) for _, lora, _ in adapted)
-    if made is not None and plain and all(_surely_fits(one, made) for one, _ in used.values()):
+    fits = plain and all(_surely_fits(one, made) for one, _ in used.values() if made is not None)
+    if made is not None and fits and not searching:
         return
     try:
         content = b"" if path is None else (path / "config.json").read_bytes()
@@ -56,6 +58,7 @@ def find_problems(recipe: Recipe, directory: Path | None = None) -> Iterator[Fin
         remedy = "Give a causal language model that transformers knows."
         yield Finding(("model",) if path is None else ("model", "path"), message, remedy)
         return
+    yield from search_fit.find_problems(model, recipe)
     misfit: set[str] = set()
     for scheme, key in used.values():
         found = list(_misfits(model, scheme, key, recipe))

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from quantship.quant.scheme import FLOAT, ActivationFormat, WeightFormat
@@ -25,6 +25,14 @@ _WORDS = {
 NAME = "NAME"
 """Stands for a name that the recipe's author chooses."""
 _BOUNDS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
+
+
+def _word_as_kind(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+WORD = BeforeValidator(_word_as_kind)
+"""Lets a word stand for the mapping of that ``kind``, where the mappings are told apart by it."""
 
 
 def annotated(field: FieldInfo) -> Any:
@@ -48,6 +56,12 @@ def models(annotation: Any) -> dict[str, type[BaseModel]]:
 def discriminator(annotation: Any) -> str | None:
     """The key whose value tells the mappings that may stand here apart."""
     return _discriminator(annotation)
+
+
+def takes_words(annotation: Any) -> bool:
+    """Whether a tag alone may stand here for the mapping that it tells apart."""
+    notes = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return WORD in notes or any(WORD in info.metadata for info in _field_infos(annotation))
 
 
 def named(annotation: Any) -> Any | None:
@@ -85,7 +99,7 @@ def choices(annotation: Any) -> list[str]:
             for rule in (extra, *_listed(extra.get("anyOf"))):
                 assert isinstance(rule, dict)
                 found += [str(value) for value in _listed(rule.get("enum"))]
-    return found
+    return [*found, *(models(annotation) if takes_words(annotation) else ())]
 
 
 def describe(field: FieldInfo) -> str:
@@ -102,6 +116,8 @@ def default(field: FieldInfo) -> str | None:
         return FLOAT
     if isinstance(value, BaseModel):
         changed = value.model_dump(mode="json", exclude_defaults=True)
+        if takes_words(annotated(field)):
+            return _as_yaml(changed) if changed else str(value.model_dump()["kind"])
         return _as_yaml(changed) if changed else "its defaults"
     return _as_yaml(value)
 
@@ -157,9 +173,20 @@ def _words(annotation: Any) -> str:
     nothing = FLOAT if _is_format(annotation) else "null"
     nullable = f", or {nothing}" if NoneType in _leaves(annotation) else ""
     tag = _discriminator(annotation)
+    if takes_words(annotation):
+        return f"{' | '.join(listed)}, or mapping with {tag}" + nullable
+    limits = [
+        f"{text} {getattr(constraint, bound)}"
+        for info in infos
+        for constraint in info.metadata
+        for bound, text in _BOUNDS
+        if getattr(constraint, bound, None) is not None
+    ]
     if listed:
         mapping = ["mapping"] if models(annotation) else []
-        return " | ".join([*mapping, *listed]) + nullable
+        numbers = [_WORDS[leaf] for leaf in _leaves(annotation) if leaf in (int, float)]
+        number = f"{', '.join([*numbers, *limits])}, or " if numbers else ""
+        return number + " | ".join([*mapping, *listed]) + nullable
     if tag is not None:
         return f"mapping with {tag}: {' | '.join(models(annotation))}" + nullable
     inner = element(annotation)
@@ -171,13 +198,6 @@ def _words(annotation: Any) -> str:
         return "mapping" + nullable
     kinds = [_WORDS.get(get_origin(leaf) or leaf) for leaf in _leaves(annotation)]
     words = " or ".join(dict.fromkeys(kind for kind in kinds if kind and kind != "null"))
-    limits = [
-        f"{text} {getattr(constraint, bound)}"
-        for info in infos
-        for constraint in info.metadata
-        for bound, text in _BOUNDS
-        if getattr(constraint, bound, None) is not None
-    ]
     return ", ".join([words, *limits]) + nullable
 
 

@@ -2,7 +2,8 @@
 
 Each layer changes the one below by the same rule. Mappings merge, everything else is replaced
 whole; a dotted key (``steps.qat.max_steps``) reaches inside; an item of a list is called by its
-index, or by its ``name``, ``stage`` or ``adapter``.
+index, or by its ``name``, ``stage``, ``adapter`` or ``kind``. A list of single values, to sweep
+over, is replaced by a mapping too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from quantship.recipe.yaml_source import Place, Value, parse, read
 
 Items = dict[str, Value]
 _COMMAND_LINE = Place()
+_LABELS = ("name", "stage", "adapter", "kind")
+"""Keys that an item of a list is called by, the first that it has."""
 
 
 def read_chain(path: Path, problems: list[Problem], chain: tuple[Path, ...] = ()) -> Items:
@@ -109,6 +112,8 @@ def _merging(above: Value, key: str) -> Callable[[Value | None], Value]:
 def _merge(below: Value, above: Value, key: str) -> Value:
     if not isinstance(above.content, dict) or not isinstance(below.content, dict | list):
         return above
+    if isinstance(below.content, list) and not _holds_mappings(below.content):
+        return above
     for name, value in above.content.items():
         path = f"{key}.{name}"
         below = _at(below, [name], path, value.place, _merging(value, path))
@@ -142,7 +147,7 @@ def _at(
 
 
 def _find_item(items: list[Value], called: str, key: str, place: Place) -> int:
-    for label in ("name", "stage", "adapter"):
+    for label in _LABELS:
         found = [index for index, item in enumerate(items) if _text(item, label) == called]
         # A step without a name has that of its stage.
         nameless = [index for index in found if _text(items[index], "name") is None]
@@ -155,13 +160,15 @@ def _find_item(items: list[Value], called: str, key: str, place: Place) -> int:
             raise RecipeError([_problem(message, key, place, remedy)])
     if called in map(str, range(len(items))):
         return int(called)
-    calls = [
-        _text(item, "name") or _text(item, "stage") or _text(item, "adapter") for item in items
-    ]
+    calls = [next(filter(None, (_text(item, label) for label in _LABELS)), None) for item in items]
     known = [call for call in calls if call]
     message = f"no item is called '{called}'"
     remedy = f"{suggest(called, known)}Items: {', '.join(known)}; or use an index from 0."
     raise RecipeError([_problem(message, key, place, remedy)])
+
+
+def _holds_mappings(items: list[Value]) -> bool:
+    return any(isinstance(item.content, dict) for item in items)
 
 
 def _text(item: Value, key: str) -> str | None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from quantship.errors import Problem, RecipeError
-from quantship.recipe import classifier, files, fit
+from quantship.recipe import classifier, files, fit, sweeps
 from quantship.recipe.findings import Finding
 from quantship.recipe.language import Recipe
 from quantship.recipe.layers import Items, choose_profile, override, profiles, read_chain
@@ -78,21 +78,31 @@ def _compose(
         items = choose_profile(items, profile, problems)
     items = override(items, overrides, problems)
     source = Value({key: item for key, item in items.items() if key != "profiles"}, Place(path, 1))
-    values = {"name": _name(path)} | plain(source)
-    errors = _validation_errors(values)
-    problems += [explain_error(error, source) for error in errors]
+    expansion = sweeps.expand(source)
+    missteps = {finding.key for finding in expansion.findings}
+    problems += [_as_problem(finding, source) for finding in expansion.findings]
+    values = {"name": _name(path)} | plain(expansion.source)
+    errors = [
+        error
+        for error in _validation_errors(values)
+        if expansion.written(spot(error["loc"]).key) not in missteps
+    ]
+    problems += [explain_error(error, source, expansion.written) for error in errors]
     broken = {spot(error["loc"]).key for error in errors}
     recipe, kept = _salvage(values, broken)
     if recipe is None:
         return None
-    resolved, findings = resolve(recipe, _flawed_schemes(broken))
+    resolved, findings = resolve(recipe, _flawed_schemes(broken), expansion.names)
+    findings += sweeps.find_duplicates(recipe, expansion, {key[1] for key in broken if key[1:]})
     unusable = list(files.find_problems(resolved))
     findings += unusable
     findings += classifier.find_problems(resolved)
     if not any(each.key[0] == "model" for each in unusable):
         findings += fit.find_problems(resolved)
     findings += _booleans_taken_as_numbers(kept, recipe.model_dump(), ())
-    problems += _as_problems([each for each in findings if each.key not in broken], source)
+    told = [each for each in findings if each.key not in broken]
+    told = [one for one in sweeps.told_once(told, expansion) if one.key not in missteps]
+    problems += [_as_problem(finding, source) for finding in told]
     return resolved
 
 
@@ -100,13 +110,19 @@ def _validation_errors(values: dict[str, Any]) -> list[ErrorDetails]:
     try:
         Recipe.model_validate(values)
     except ValidationError as error:
-        # A list with nothing but broken items is "too short" to pydantic; that says nothing new.
+        # A list with broken items is "too short" to pydantic; that says nothing new.
+        errors = error.errors(include_url=False)
         return [
             detail
-            for detail in error.errors(include_url=False)
-            if not (detail["type"] == "too_short" and detail["input"])
+            for detail in errors
+            if detail["type"] != "too_short" or not _has_others_below(detail, errors)
         ]
     return []
+
+
+def _has_others_below(error: ErrorDetails, errors: Iterable[ErrorDetails]) -> bool:
+    depth = len(error["loc"])
+    return any(one["loc"][:depth] == error["loc"] and one is not error for one in errors)
 
 
 def _booleans_taken_as_numbers(value: Any, made: Any, key: Key) -> Iterator[Finding]:
@@ -159,15 +175,10 @@ def _without(value: Any, broken: set[Key], key: Key) -> Any:
     return value
 
 
-def _as_problems(findings: Iterable[Finding], source: Value) -> list[Problem]:
-    problems = []
-    for finding in findings:
-        place = locate(source, finding.key)
-        note = " (from --set)" if place.file is None else ""
-        message = finding.message + note
-        key = dotted(finding.key)
-        problems.append(Problem(message, place.file, place.line, key, finding.remedy))
-    return problems
+def _as_problem(finding: Finding, source: Value) -> Problem:
+    place = locate(source, finding.key)
+    message = finding.message + (" (from --set)" if place.file is None else "")
+    return Problem(message, place.file, place.line, dotted(finding.key), finding.remedy)
 
 
 def _by_place(problem: Problem) -> tuple[str, int]:

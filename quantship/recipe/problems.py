@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from quantship.recipe.keys import (
     models,
     named,
     suggest,
+    takes_words,
     walk,
 )
 from quantship.recipe.language import Recipe
@@ -72,15 +73,19 @@ def spot(location: Sequence[str | int]) -> Spot:
     return Spot(tuple(key), here, field, model)
 
 
-def explain_error(error: ErrorDetails, source: Value) -> Problem:
+def explain_error(
+    error: ErrorDetails, source: Value, written: Callable[[Key], Key] = lambda key: key
+) -> Problem:
     """A problem that says what was given, what is allowed, and where.
 
     Args:
         error: One error of a pydantic ``ValidationError``.
         source: The recipe's keys as they were read.
+        written: The key in ``source`` that a key of the error stands for.
     """
     where = spot(error["loc"])
     key, message, remedy = _words(error, where)
+    key = written(key)
     place = locate(source, key)
     if place.file is None:
         message += " (from --set)"
@@ -116,7 +121,10 @@ def _words(error: ErrorDetails, where: Spot) -> tuple[Key, str, str | None]:
         message = error["msg"].removeprefix("Value error, ")
         return key, message, _sentences(hint, meaning)
     if kind == "too_short":
-        return key, "needs at least one item, got an empty list", meaning
+        least, found = error["ctx"]["min_length"], error["ctx"]["actual_length"]
+        wanted = "one item" if least == 1 else f"{least} items"
+        got = f"{found} of them" if found else "an empty list"
+        return key, f"needs at least {wanted}, got {got}", meaning
     if kind == "string_pattern_mismatch":
         pattern = f"It must match {error['ctx']['pattern']}"
         return key, f"{given(value)} is not a valid value", _sentences(meaning, pattern)
@@ -138,12 +146,16 @@ def _meaning(where: Spot) -> str | None:
 
 def _wrong_tag(value: Any, where: Spot) -> tuple[Key, str, str]:
     tag, tags = str(discriminator(where.annotation)), list(models(where.annotation))
-    key = (*where.key, tag)
+    key, allowed = (*where.key, tag), f"Allowed: {', '.join(tags)}."
     if tag not in value:
         return key, "is missing", f"Give one of: {', '.join(tags)}."
-    tried = str(value[tag])
-    remedy = f"{suggest(tried, tags)}Allowed: {', '.join(tags)}."
-    return key, f"unknown {tag} '{tried}'", remedy
+    tried = value[tag]
+    if not isinstance(tried, str):
+        return key, f"expected a word, got {given(tried)}", allowed
+    what, remedy = tag, suggest(tried, tags) + allowed
+    if takes_words(where.annotation) and list(value) == [tag]:
+        key, what = where.key, str(where.key[-1])  # where the word stands alone, the tag does not
+    return key, f"unknown {what} '{tried}'", remedy
 
 
 def _expected(where: Spot) -> str:

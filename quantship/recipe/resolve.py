@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from quantship.exporters import formats
 from quantship.exporters.lowering import reject
 from quantship.quant.scheme import Scheme
-from quantship.recipe import options, schemes
+from quantship.recipe import model_names, options, schemes, searches
 from quantship.recipe.findings import Finding
 from quantship.recipe.keys import suggest
 from quantship.recipe.language import (
@@ -18,8 +18,10 @@ from quantship.recipe.language import (
     QatStep,
     QuantizeStep,
     Recipe,
+    SearchStep,
     Teacher,
 )
+from quantship.recipe.model_names import exported_as as exported_as
 
 RESERVED = {
     MODEL: "the model that the recipe starts from",
@@ -29,17 +31,11 @@ RESERVED = {
 """Names that no step can have, because a run calls something else so."""
 
 
-def exported_as(step: ExportStep) -> dict[str, str]:
-    """What a run calls the models that an export makes, by the names of its inputs."""
-    assert step.input is not None
-    if step.name in (None, step.stage):
-        return {source: f"{source}-{step.format}" for source in step.input}
-    if len(step.input) == 1:
-        return {step.input[0]: str(step.name)}
-    return {source: f"{step.name}-{source}" for source in step.input}
-
-
-def resolve(recipe: Recipe, flawed: Collection[str] = frozenset()) -> tuple[Recipe, list[Finding]]:
+def resolve(
+    recipe: Recipe,
+    flawed: Collection[str] = frozenset(),
+    variants: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Recipe, list[Finding]]:
     """The recipe with every step's name, input and scheme filled in, and what is wrong with it.
 
     Where something is wrong, the filled-in recipe holds it as it was given.
@@ -47,7 +43,9 @@ def resolve(recipe: Recipe, flawed: Collection[str] = frozenset()) -> tuple[Reci
     Args:
         recipe: As it was written.
         flawed: Names of schemes of its own that could not be read, and are not in it.
+        variants: Names of the steps that a swept step became, by its own name.
     """
+    variants = variants or {}
     steps = tuple(step.model_copy(update={"name": _name(step)}) for step in recipe.steps)
     findings = list(_name_findings(recipe.steps))
     filled: list[AnyStep] = []
@@ -56,22 +54,23 @@ def resolve(recipe: Recipe, flawed: Collection[str] = frozenset()) -> tuple[Reci
         changes: dict[str, object] = {
             "input": inputs if isinstance(step, ExportStep) else inputs[0]
         }
-        if isinstance(step, QatStep | QuantizeStep):
+        if isinstance(step, QatStep | QuantizeStep | SearchStep):
             changes["scheme"] = step.scheme or recipe.scheme
         if isinstance(step, QatStep) and step.distill is not None:
             teacher = step.distill.teacher or Teacher(step=inputs[0])
             changes["distill"] = step.distill.model_copy(update={"teacher": teacher})
         filled.append(step.model_copy(update=changes))
-        findings += _input_findings(index, inputs, steps)
-        findings += _teacher_findings(index, steps)
+        findings += _input_findings(index, inputs, steps, variants)
+        findings += _teacher_findings(index, steps, variants)
     resolved = recipe.model_copy(update={"steps": tuple(filled)})
-    table = schemes.table(resolved)
+    table = searches.table(resolved)
     findings += schemes.find_problems(resolved, flawed)
+    findings += searches.find_problems(resolved, flawed)
     findings += _scheme_findings(resolved, table, flawed)
     findings += options.find_problems(resolved, table)
     findings += _training_findings(resolved, table)
-    findings += _model_name_findings(resolved)
-    return resolved, findings
+    findings += model_names.find_problems(resolved, variants)
+    return model_names.fill_in(resolved, variants), findings
 
 
 def _name(step: AnyStep) -> str:
@@ -88,13 +87,19 @@ def _inputs(step: AnyStep) -> tuple[str, ...]:
 def _accepts(step: AnyStep, source: AnyStep | None) -> bool:
     """Whether a step can work on what another leaves; None stands for the model."""
     if isinstance(step, ExportStep):
-        return not isinstance(source, ExportStep)
+        return not isinstance(source, ExportStep | SearchStep)
     return source is None or _leaves_float(source)
 
 
 def _leaves_float(step: AnyStep) -> bool:
     """Whether a step leaves a float model, to train or to quantize further."""
     return isinstance(step, FinetuneStep) or (isinstance(step, QatStep) and step.output == "float")
+
+
+def _what_is_left(step: AnyStep | None) -> str:
+    if isinstance(step, SearchStep):
+        return "a scheme"
+    return "a quantized model" if isinstance(step, QatStep | QuantizeStep) else "ONNX"
 
 
 def _nearest(step: AnyStep, before: Sequence[AnyStep]) -> str:
@@ -117,7 +122,10 @@ def _name_findings(steps: Sequence[AnyStep]) -> Iterator[Finding]:
 
 
 def _input_findings(
-    index: int, inputs: Sequence[str], steps: Sequence[AnyStep]
+    index: int,
+    inputs: Sequence[str],
+    steps: Sequence[AnyStep],
+    variants: Mapping[str, Sequence[str]],
 ) -> Iterator[Finding]:
     """What is wrong with the inputs of one step."""
     step, key = steps[index], ("steps", index, "input")
@@ -125,6 +133,7 @@ def _input_findings(
     possible = [name for name, other in before.items() if _accepts(step, other)]
     remedy = f"Possible here: {', '.join(possible)}."
     later = [_name(other) for other in steps[index + 1 :]]
+    later += variants  # of swept steps before this one, none is left
     if len(set(inputs)) < len(inputs):
         yield Finding(key, "names a step twice", "Name each input once.")
     if step.input == ():
@@ -133,12 +142,10 @@ def _input_findings(
         if name in possible:
             continue
         if name in before:
-            made = (
-                "a quantized model" if isinstance(before[name], QatStep | QuantizeStep) else "ONNX"
-            )
+            made = _what_is_left(before[name])
             wanted = "a model to export" if isinstance(step, ExportStep) else "a float model"
             yield Finding(key, f"'{name}' leaves {made}, and {step.stage} needs {wanted}", remedy)
-        elif name == _name(step):
+        elif name == _name(step) or _name(step) in variants.get(name, ()):
             yield Finding(key, f"step '{name}' is its own input", remedy)
         elif name in later:
             circle = _circle(_name(step), name, steps)
@@ -152,7 +159,9 @@ def _input_findings(
             yield Finding(key, f"no step is called '{name}'", suggest(name, possible) + remedy)
 
 
-def _teacher_findings(index: int, steps: Sequence[AnyStep]) -> Iterator[Finding]:
+def _teacher_findings(
+    index: int, steps: Sequence[AnyStep], variants: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
     """What is wrong with the step that a distillation names as its teacher."""
     step, key = steps[index], ("steps", index, "distill", "teacher")
     distill = step.distill if isinstance(step, QatStep) else None
@@ -165,12 +174,12 @@ def _teacher_findings(index: int, steps: Sequence[AnyStep]) -> Iterator[Finding]
         f"Steps that can teach here: {', '.join(possible)}. "
         "Another model is given as {path: ...} or {hub: ...}."
     )
-    if name == _name(step):
+    if name == _name(step) or _name(step) in variants.get(name, ()):
         yield Finding(key, f"step '{name}' is its own teacher", remedy)
     elif name in before:
         made = "ONNX" if isinstance(before[name], ExportStep) else "a quantized model"
         yield Finding(key, f"'{name}' leaves {made}, and a teacher is a float model", remedy)
-    elif name in map(_name, steps):
+    elif name in (*map(_name, steps), *variants):
         yield Finding(key, f"step '{name}' comes later", remedy)
     else:
         yield Finding(key, f"no step is called '{name}'", suggest(name, possible) + remedy)
@@ -199,7 +208,7 @@ def _scheme_findings(
         if isinstance(step, ExportStep):
             yield from _lowering_findings(index, step, made)
             continue
-        if isinstance(step, QatStep | QuantizeStep) and step.scheme is None:
+        if isinstance(step, QatStep | QuantizeStep | SearchStep) and step.scheme is None:
             offered = schemes.offered([*recipe.schemes, *flawed])
             remedy = f"Give `scheme:` here or for the whole recipe. {offered}"
             yield Finding(("steps", index, "scheme"), "no scheme is given", remedy)
@@ -227,29 +236,19 @@ def _lowering_findings(
 
 def _training_findings(recipe: Recipe, table: Mapping[str, Scheme]) -> Iterator[Finding]:
     """Steps that need training data where there is none."""
-    needs: dict[str, list[str]] = {"train": [], "calibrate": []}
+    needs: dict[str, list[str]] = {"train": [], "calibrate": [], "search": []}
     for step in recipe.steps:
         if isinstance(step, FinetuneStep | QatStep):
             needs["train"].append(_name(step))
+        elif isinstance(step, SearchStep):
+            needs["search"].append(_name(step))
         elif isinstance(step, QuantizeStep):
             scheme = table.get(step.scheme or "")
-            needs["calibrate"] += [_name(step)] if scheme is not None and scheme.is_static else []
+            reads = scheme is not None and options.needs_data(step, scheme)
+            needs["calibrate"] += [_name(step)] if reads else []
     for verb, names in needs.items():
         if names and not recipe.data.train:
-            message = f"nothing to {verb} on, and {' and '.join(names)} would {verb}"
+            more = [f"{len(names) - 2} more"] if len(names) > 3 else []
+            who = " and ".join([*names[:2], *more] if more else names)
+            message = f"nothing to {verb} on, and {who} would {verb}"
             yield Finding(("data", "train"), message, "Give data.train a list of sources.")
-
-
-def _model_name_findings(recipe: Recipe) -> Iterator[Finding]:
-    """Exports that take another model's name, and models to push that nothing makes."""
-    models = [_name(step) for step in recipe.steps if not isinstance(step, ExportStep)]
-    for index, step in enumerate(recipe.steps):
-        for name in exported_as(step).values() if isinstance(step, ExportStep) else ():
-            if name in models:
-                message = f"exports a model as '{name}', which is the name of another"
-                yield Finding(("steps", index), message, "Rename one of the steps.")
-            models.append(name)
-    for index, name in enumerate(recipe.push.models if recipe.push else ()):
-        if name not in models:
-            remedy = f"{suggest(name, models)}Models: {', '.join(models)}."
-            yield Finding(("push", "models", index), f"no model is called '{name}'", remedy)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from quantship.quant.scheme import SCHEMES, ActivationFormat, Scheme, WeightFormat, unserved
 from quantship.recipe.findings import Finding
 from quantship.recipe.keys import suggest
-from quantship.recipe.language import QatStep, QuantizeStep, Recipe
+from quantship.recipe.language import AnyStep, QatStep, QuantizeStep, Recipe, SearchStep
 from quantship.recipe.own_scheme import OwnScheme
 from quantship.recipe.yaml_source import Key
 
@@ -37,9 +37,12 @@ def find_problems(recipe: Recipe, flawed: Collection[str]) -> Iterator[Finding]:
         yield from _name_findings(name)
         yield from _unserved(name, scheme)
     own = [*recipe.schemes, *flawed]
-    yield from _unknown(("scheme",), recipe.scheme, own)
+    searched = [str(step.name or step.stage) for step in recipe.steps if _searches(step)]
+    yield from _unknown(("scheme",), recipe.scheme, [*own, *searched])
     for index, step in enumerate(recipe.steps):
         if isinstance(step, QatStep | QuantizeStep) and step.scheme != recipe.scheme:
+            yield from _unknown(("steps", index, "scheme"), step.scheme, [*own, *searched])
+        elif isinstance(step, SearchStep):
             yield from _unknown(("steps", index, "scheme"), step.scheme, own)
 
 
@@ -47,6 +50,10 @@ def offered(own: Collection[str]) -> str:
     """The names that can stand where a scheme is named, as a sentence."""
     also = f", and this recipe's own: {', '.join(sorted(own))}" if own else ""
     return f"Schemes: {', '.join(sorted(SCHEMES))}{also}."
+
+
+def _searches(step: AnyStep) -> bool:
+    return isinstance(step, SearchStep)
 
 
 def _unknown(key: Key, name: str | None, own: Collection[str]) -> Iterator[Finding]:

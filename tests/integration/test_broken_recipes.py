@@ -148,6 +148,56 @@ BROKEN = {
         "steps.3.input: 'qat' leaves a quantized model, and quantize needs a float model",
         "Possible here: model, finetune",
     ),
+    "unknown algorithm": Broken(
+        edited("  - stage: qat", "  - {stage: quantize, algorithm: gtpq}\n  - stage: qat"),
+        9,
+        "steps.1.algorithm: unknown algorithm 'gtpq'",
+        "Did you mean gptq? Allowed: awq, gptq, hqq, rtn, smoothquant.",
+    ),
+    "unknown option of an algorithm": Broken(
+        edited(
+            "  - stage: qat",
+            "  - stage: quantize\n    algorithm:\n      kind: awq\n      clp: false\n"
+            "  - stage: qat",
+        ),
+        12,
+        "steps.1.algorithm.clp: unknown key",
+        "Did you mean clip?",
+    ),
+    "wrong value in a sweep": Broken(
+        edited("max_steps: 3", "max_steps:\n      - 3\n      - many"),
+        10,
+        "steps.0.max_steps.1: expected whole number, at least 1, or null, got the text 'many'",
+        "Stop after this many optimizer steps",
+    ),
+    "sweep over one value": Broken(
+        edited("max_steps: 3", "max_steps: [3]"),
+        8,
+        "steps.0.max_steps: a list of one sweeps over nothing",
+        "Write one value, or two or more to make a step of each.",
+    ),
+    "sweep over lists": Broken(
+        edited("max_steps: 3", "max_steps: [3, [4, 5]]"),
+        8,
+        "steps.0.max_steps.1: a list in a list of values to sweep over",
+        "Write out each value",
+    ),
+    "sweep without end": Broken(
+        edited("max_steps: 3", f"max_steps: {[*range(1, 300)]}"),
+        7,
+        "steps.0: its lists come to 299 steps, and 256 are the most",
+        "Shorten a list",
+    ),
+    "swept teacher": Broken(
+        edited(
+            "    max_steps: 3\n  - stage: qat\n    input: finetune",
+            "    max_steps: [3, 4]\n  - stage: qat\n    input: model\n"
+            "    distill: {teacher: finetune}",
+        ),
+        11,
+        "steps.1.distill.teacher: 'finetune' is swept and means 2 steps, and a teacher is one",
+        "Name one of: finetune-max_steps-3, finetune-max_steps-4.",
+    ),
     "scheme an export cannot lower": Broken(
         edited("    input: qat", "    input: qat\n    lowering: integer"),
         13,

@@ -53,6 +53,22 @@ def test_every_key_can_be_explained(key: str) -> None:
         ),
         ("schemes.mine.overrides", ["layers  text  (required)", "so do their inputs."]),
         ("schemes.mine.activation.ranges", ["dynamic | static  (default dynamic)"]),
+        (
+            "steps.quantize",
+            ["algorithm  awq | gptq | hqq | rtn | ", "(default rtn)", "Sweeps: where"],
+        ),
+        ("steps.finetune", ["Sweeps: where one value is expected, a list makes a step of each"]),
+        ("steps", ["a list makes a step of each.", "makes `ptq-w8a8` and"]),
+        (
+            "steps.quantize.algorithm",
+            [
+                "awq | gptq | hqq | rtn | smoothquant, or mapping with kind  (default rtn)",
+                "kind: gptq  GPTQ: rounds column by column",
+                "More: quantship explain steps.quantize.algorithm.",
+            ],
+        ),
+        ("steps.quantize.algorithm.gptq", ["GPTQ: rounds", "damping  number, above 0, below 1"]),
+        ("steps.quantize.algorithm.gptq.act_order", ["true or false  (default true)"]),
         ("steps", ["stage: finetune  Train the float model.", "More: quantship explain steps."]),
         ("data.train.gsm8k", ["GSM8K", "limit  whole number, at least 1, or null"]),
         ("model.tiny", ["hidden_size  whole number, at least 1  (default 128)"]),
@@ -75,7 +91,7 @@ def test_types_defaults_and_meanings_are_said(key: str, words: list[str]) -> Non
         ("steps.qat.learning_rat", "Did you mean learning_rate? Keys of steps.qat: name, input"),
         (
             "steps.quat",
-            "Did you mean qat or quantize? Keys of steps: finetune, qat, quantize, export.",
+            "Did you mean qat or quantize? Keys of steps: finetune, qat, quantize, search, export.",
         ),
         ("schemes.mine.wieght", "Did you mean weight? Keys of schemes.NAME: base, weight"),
         ("schemes.", "Keys of schemes: NAME"),
@@ -120,6 +136,14 @@ def test_every_shipped_recipe_names_the_schema_and_conforms(name: str) -> None:
         ({"steps": []}, "steps"),
         ({"steps": [{"stage": "qta"}]}, "steps"),
         ({"steps": [{"stage": "qat", "epochs": 0}]}, "steps"),
+        ({"steps": [{"stage": "qat", "epochs": [1]}]}, "steps"),
+        ({"steps": [{"stage": "qat", "epochs": [1, 0]}]}, "steps"),
+        ({"steps": [{"stage": ["qat", "finetune"]}]}, "steps"),
+        ({"steps": [{"stage": "qat", "name": ["a", "b"]}]}, "steps"),
+        ({"steps": [{"stage": "qat", "scheme": ["w8a8", ["w8a16"]]}]}, "steps"),
+        ({"steps": [{"stage": "quantize", "algorithm": "gtpq"}]}, "steps"),
+        ({"steps": [{"stage": "quantize", "algorithm": {"damping": 0.1}}]}, "steps"),
+        ({"steps": [{"stage": "quantize", "algorithm": {"kind": "rtn", "damping": 0.1}}]}, "steps"),
         ({"data": {"eval": [{"adapter": "gsm8k", "limit": 0}]}}, "data"),
         ({"profiles": {"smoke": 5}}, "profiles"),
         ({"extends": 5}, "extends"),
@@ -146,6 +170,25 @@ def test_the_schema_offers_the_table_and_takes_any_schemes_name() -> None:
     assert faults({**plain, "steps": [adapted]}) == []
     schemes = {"mine": {**own, "overrides": [override]}, "plain": {"weight": {"bits": 8}}}
     assert faults({**plain, "scheme": "mine", "schemes": schemes}) == []
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"stage": "quantize", "algorithm": "gptq", "scheme": ["w8a8", "mine"]},
+        {"stage": "quantize", "algorithm": {"kind": "gptq", "damping": [0.1, 0.2]}},
+        {"stage": "quantize", "algorithm": ["rtn", {"kind": "awq", "clip": False}]},
+        {"stage": "quantize", "calibration": {"seed": [None, 0, 1]}, "input": ["a", "b"]},
+        {"stage": "qat", "lora": [True, {"rank": 8}], "distill": {"teacher": ["a", "b"]}},
+        {"stage": "finetune", "learning_rate": [1e-5, 5e-5], "epochs": 2},
+        {"stage": "export", "input": ["a", "b"], "lowering": ["nbits", "hybrid"]},
+        {"stage": "search", "candidates": ["w8a8", "w4a8"], "target_bits": [5, 6]},
+    ],
+)
+def test_the_schema_takes_words_and_sweeps(step: dict[str, Any]) -> None:
+    assert (
+        faults({"model": "a/b", "data": {"eval": [{"adapter": "builtin"}]}, "steps": [step]}) == []
+    )
 
 
 def test_the_schema_asks_for_what_a_recipe_needs() -> None:

@@ -40,7 +40,8 @@ data:
 steps:
   - stage: finetune
   - {stage: qat, input: finetune, learning_rate: 1e-3}
-  - {stage: export, input: [finetune, qat]}
+  - {stage: quantize, name: ptq, scheme: [w8a8, w8a16], algorithm: [rtn, {kind: hqq, norm: 0.5}]}
+  - {stage: export, input: [finetune, qat, ptq]}
 profiles:
   smoke: {steps.qat.max_steps: 1, data: {max_length: 64}}
 """

@@ -54,6 +54,7 @@ class Home(Frozen):
     share: float | None = Field(default=None, gt=0, lt=1)
     colour: Literal["red", "blue"] | None = "red"
     notes: list[Path | int] = Field(default_factory=list)
+    strength: Annotated[float, Field(ge=0, le=1)] | Literal["searched"] = "searched"
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,7 @@ class Home(Frozen):
         ("share", "number, above 0, below 1, or null", "null"),
         ("colour", "red | blue, or null", "red"),
         ("notes", "list of: path or whole number", "[]"),
+        ("strength", "number, at least 0, at most 1, or searched", "searched"),
     ],
 )
 def test_fields_are_described(key: str, words: str, standing: str | None) -> None:
@@ -104,7 +106,7 @@ def test_walk_goes_below_lists_by_their_tags() -> None:
         for place in ("pets", "owner")
         for rest in ("", ".cat", ".cat.kind", ".cat.lives", ".dog", ".dog.kind", ".dog.names")
     ]
-    assert list(walk(Home)) == [*below, "address", "warm", "share", "colour", "notes"]
+    assert list(walk(Home)) == [*below, "address", "warm", "share", "colour", "notes", "strength"]
 
 
 def test_mappings_are_told_apart_by_their_tags() -> None:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
+from quantship.algorithms.table import ALGORITHMS
 from quantship.data import digits
 from quantship.errors import RecipeError
 from quantship.recipe import Recipe, load
@@ -58,6 +59,32 @@ steps:
     scheme: w8a8-static
     range: percentile
     calibration: {range: percentile}
+  - stage: quantize
+    name: gptq
+    input: model
+    scheme: w8a8-static
+    algorithm: {kind: gptq}
+  - stage: quantize
+    name: awq
+    input: model
+    scheme: w8a8-static
+    algorithm: {kind: awq}
+  - stage: quantize
+    name: hqq
+    input: model
+    scheme: w8a8-static
+    algorithm: {kind: hqq}
+  - stage: quantize
+    name: smoothquant
+    input: model
+    scheme: w8a8-static
+    algorithm: {kind: smoothquant}
+  - stage: search
+    input: model
+    scheme: w8a8
+    candidates: [w8a8, w4a8]
+    target_bits: 6
+    range: percentile
   - {stage: export, input: model}
 push: {repo: me/it, models: [qat]}
 """
@@ -79,6 +106,7 @@ WORDS = [
     "[finetune]",
     "[q_proj]",
     "[784, 9, 10]",
+    "[w4a8, w8a8]",
     "static",
     "OTHER",
 ]
@@ -86,8 +114,10 @@ SPECIAL = {
     # One of several that exclude each other, or with a single value: changed by other tests.
     "model.path",
     "model.hub",
-    "steps.quantize.algorithm",
     "steps.finetune.input",
+    "steps.search.max_bytes",
+    "steps.search.max_latency_ms",
+    "steps.search.max_perplexity_increase",
     "steps.qat.distill.teacher.step",
     "steps.qat.distill.teacher.path",
     *(key for key in walk(Recipe) if key.endswith((".activation.bits", ".group_size"))),
@@ -97,7 +127,7 @@ SPECIAL = {
 
 def leaves() -> list[str]:
     keys = list(walk(Recipe))
-    tags = {key for key in keys if key.rpartition(".")[2] in ("stage", "adapter")}
+    tags = {key for key in keys if key.rpartition(".")[2] in ("stage", "adapter", "kind")}
     inner = {key.rpartition(".")[0] for key in keys}
     return [key for key in keys if key not in inner | tags | SPECIAL]
 
@@ -116,6 +146,8 @@ def choices_at(key: str) -> list[str]:
 def written(key: str) -> str:
     """What a key of the language is called in the recipe that holds every key."""
     scheme = "inputs" if ".activation" in key else "weights"
+    for kind in ALGORITHMS:  # each has a step that is called so
+        key = key.replace(f"quantize.algorithm.{kind}", f"{kind}.algorithm")
     return key.replace(NAME, scheme).replace(".overrides.", ".overrides.0.")
 
 
@@ -124,6 +156,8 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, item in items:
         called = item.get("stage", item.get("adapter", key)) if isinstance(item, dict) else key
+        if isinstance(item, dict) and item.get("name") in ALGORITHMS:
+            called = item["name"]
         path = f"{prefix}.{called}".lstrip(".")
         found |= flat(item, path) if isinstance(item, dict | list) else {path: item}
     return found
@@ -151,7 +185,7 @@ def test_every_field_is_documented() -> None:
     def visit(model: type[BaseModel]) -> None:
         assert model.__doc__, model
         for name, field in model.model_fields.items():
-            assert field.description or name in ("stage", "adapter"), (model, name)
+            assert field.description or name in ("stage", "adapter", "kind"), (model, name)
             for below in models(held(annotated(field))).values():
                 visit(below)
 

@@ -73,6 +73,11 @@ Complaints = Callable[..., str]
             "recipe.yaml:10: steps.1.distill.teacher.hub: the text 'a/b/c' is not a valid value",
         ),
         ("steps:", "steps: []\nx:", "steps: needs at least one item"),
+        (
+            "stage: qat",
+            "stage: search\n    candidates: [w8a8]",
+            "recipe.yaml:9: steps.1.candidates: needs at least 2 items, got 1 of them",
+        ),
         ("steps:", "steps: 5\nx:", "steps: expected list of: mapping with stage"),
         ("  train: [{adapter: builtin}]", "  eval: 3", "recipe.yaml:5: data.eval: duplicate key"),
         ("{tiny: {}}", "{tiny: {}, hub: a/b}", "model: give exactly one of path, hub, tiny, mlp"),

@@ -29,7 +29,8 @@ scheme: w8a8
         (
             "stage: quantize, calibration: {sequences: 4}",
             "steps.0.calibration: calibration finds static input ranges, and scheme 'w8a8' has "
-            "none: it takes them from each input\n    Leave calibration out, or choose",
+            "none: it takes them from each input; nor does algorithm rtn look at data\n"
+            "    Leave calibration out, choose an algorithm that needs it, or choose a scheme",
         ),
         (
             "stage: qat, scheme: w8a16, calibration: {range: mse}",
