@@ -10,73 +10,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 import quantship
 import quantship.recipe as recipes
-from quantship import outlook
+from quantship import examples, outlook, showing
 from quantship.console import errors_shown, quiet_libraries, screen
 from quantship.progress import bars
 from quantship.recipe import explain as language
 from quantship.recipe import shipped
-from quantship.reporting.formatting import DASH, size
 
 if TYPE_CHECKING:
-    from quantship.pipeline import Event, PlannedStep
     from quantship.recipe import Recipe
-
-_EXAMPLES = """\
-Examples:
-
-\b
-  quantship quickstart                 run a recipe that comes with quantship
-  quantship my.yaml --profile smoke    run your own, in its short form
-  quantship my.yaml --set seed=1       change any of its keys
-  quantship run my.yaml --plan         what would run, and what is reused
-  quantship check my.yaml              everything that is wrong with it
-  quantship explain steps.qat          what a step understands
-  quantship inspect MODEL              what is in a model file
-  quantship validate A B               hold two models against each other
-"""
-
-_INSPECT_EXAMPLES = """\
-MODEL is an .onnx file, a .safetensors file, or a directory with one of the two; of quantship or
-from elsewhere. Nothing is run, and weights are not loaded; ONNX Runtime optimizes ONNX models once,
-to show which operators it fuses on this machine.
-
-Examples:
-
-\b
-  quantship inspect models/onnx                  inputs, layers, operators, warnings
-  quantship inspect model.onnx --all             one row a tensor
-  quantship inspect model.onnx --no-session      from the file alone
-  quantship inspect models/qat --json            a checkpoint, for a program
-"""
-
-_VALIDATE_EXAMPLES = """\
-A and B are each a Hugging Face directory (float or torchao), a directory with model.onnx, or an
-.onnx file. The exit code is 0 when they are equal within tolerance and 4 when they are not.
-
-Examples:
-
-\b
-  quantship validate models/qat models/onnx                 a checkpoint and its export
-  quantship validate model.onnx other.onnx --json           two ONNX models, for a program
-  quantship validate models/float models/onnx --max-kl 0.05 how far quantization may go
-  quantship validate A B --text book.txt --length 512       on a text of your own
-  quantship validate A B --outputs-only                     stored numbers may differ
-"""
 
 app = typer.Typer(
     help="From a recipe to quantized models that ship: fine-tune, QAT, PTQ, ONNX, report.",
-    epilog=_EXAMPLES,
+    epilog=examples.MAIN,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+COMMANDS = ("run", "check", "explain", "schema", "inspect", "validate", "compare")
+"""First words that stand for no recipe."""
 
 RecipeArgument = Annotated[
     str, typer.Argument(help="A YAML file, or the name of a recipe that comes with quantship.")
@@ -151,7 +109,7 @@ def explain(
         screen().print(language.explain(key))
 
 
-@app.command(epilog=_INSPECT_EXAMPLES)
+@app.command(epilog=examples.INSPECT)
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or directory.")],
     every: Annotated[bool, typer.Option("--all", help="Show every tensor in a row of its own.")] = (
@@ -178,7 +136,7 @@ def inspect(
         out.print(terminal.render(found, every=every), width=min(out.width, terminal.WIDTH))
 
 
-@app.command(epilog=_VALIDATE_EXAMPLES)
+@app.command(epilog=examples.VALIDATE)
 def validate(
     a: Annotated[Path, typer.Argument(metavar="A", help="A model.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="The model to hold against it.")],
@@ -238,6 +196,36 @@ def validate(
             raise typer.Exit(report.DIFFERENT)
 
 
+@app.command(epilog=examples.COMPARE)
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs to compare.")],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a page with plots.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write it as Markdown.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Rank the models of several runs, and show in what the runs differ."""
+    with errors_shown(debug):
+        if not debug:
+            quiet_libraries()
+        from quantship.comparing import compare as comparing
+        from quantship.comparing import files, terminal
+
+        found = comparing.compare(runs)
+        written = files.write(found, html=html, markdown=markdown)
+        if as_json:
+            typer.echo(found.model_dump_json(indent=2))
+            return
+        out = screen()
+        out.print(terminal.render(found))
+        for path in written:
+            out.print(Text.assemble("Written: ", (str(path), "bold")))
+
+
 @app.command()
 def schema() -> None:
     """Print the recipe language as JSON Schema, for editors."""
@@ -265,7 +253,7 @@ def _options(
 
 
 def _stands_for_run(word: str) -> bool:
-    if word.startswith("-") or word in ("run", "check", "explain", "schema", "inspect", "validate"):
+    if word.startswith("-") or word in COMMANDS:
         return False
     return Path(word).suffix in (".yaml", ".yml") or Path(word).exists() or word in shipped.names()
 
@@ -276,9 +264,11 @@ def _run(recipe: Recipe, artifacts: Path) -> None:
 
     out = screen()
     with bars(out):
-        result = pipeline.run(recipe, artifacts, lambda event: out.print(_event_line(event)))
+        result = pipeline.run(recipe, artifacts, lambda event: out.print(showing.event_line(event)))
     out.print()
     out.print(terminal.table(result.report))
+    if result.report.ranking is not None:
+        out.print(terminal.ranking(result.report.ranking, f"{recipe.name}: ranking"))
     out.print(Text.assemble("Report: ", (str(result.report_dir / "report.html"), "bold")))
 
 
@@ -287,51 +277,8 @@ def _show_plan(recipe: Recipe, artifacts: Path) -> None:
 
     planned = pipeline.plan(recipe, artifacts)
     out = screen()
-    out.print(_plan_table(planned))
-    out.print(_plan_summary(planned))
+    out.print(showing.plan_table(planned))
+    out.print(showing.plan_summary(planned))
     found = outlook.short(recipe)
     if found is not None:
         out.print(found)
-
-
-def _plan_table(planned: list[PlannedStep]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("Step", "Stage", "", "Disk", "Memory", "Directory"):
-        table.add_column(title, justify="right" if title in ("Disk", "Memory") else "left")
-    for step in planned:
-        state = Text("✓ reused", "green") if step.reused else Text("▸ runs", "yellow")
-        disk, memory = (
-            DASH if number is None else size(number)
-            for number in (step.disk_bytes, step.memory_bytes)
-        )
-        table.add_row(step.name, step.stage, state, disk, memory, Text(str(step.path), "dim"))
-    return table
-
-
-def _plan_summary(planned: list[PlannedStep]) -> str:
-    ahead = [step for step in planned if not step.reused]
-    disk = size(sum(step.disk_bytes or 0 for step in ahead))
-    memory = size(max((step.memory_bytes or 0 for step in ahead), default=0))
-    reused = len(planned) - len(ahead)
-    return f"{len(ahead)} to run, {reused} reused; about {disk} to write, {memory} of memory"
-
-
-def _event_line(event: Event) -> Text:
-    signs = {"reused": "✓", "started": "▸", "finished": "✓", "failed": "✗"}
-    words = {"reused": "reused", "started": "running", "finished": "done", "failed": "failed"}
-    styles = {"reused": "green", "started": "yellow", "finished": "green", "failed": "bold red"}
-    seconds = f" {_duration(event.seconds)}" if event.seconds is not None else ""
-    line = Text.assemble(
-        (f"{signs[event.kind]} ", styles[event.kind]),
-        f"{event.step:<24} ",
-        (f"{words[event.kind]}{seconds}", styles[event.kind]),
-        (f"  {event.detail}" if event.detail else "", "dim"),
-    )
-    return Text("\n").join([line, *map(outlook.caution, event.warnings)])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"

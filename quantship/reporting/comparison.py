@@ -53,6 +53,11 @@ def side(row: ModelRow) -> str:
     return SIDES[row.kind]
 
 
+def is_wrong(row: ModelRow) -> bool:
+    """Whether a row's integers are not those of its checkpoint; such a model is best at nothing."""
+    return row.parity is not None and row.parity.codes_equal is False
+
+
 def float_reference(report: Report, row: ModelRow) -> ModelRow | None:
     """The float model of the same runtime that a quantized row is measured against.
 
@@ -99,7 +104,7 @@ def warnings(report: Report) -> list[str]:
         f"{row.parity.reference} ({row.parity.tensors_compared} tensors compared). Its numbers "
         "are not those of the model that was trained. Do not ship it."
         for row in report.models
-        if row.parity is not None and row.parity.codes_equal is False
+        if row.parity is not None and is_wrong(row)
     ]
 
 
@@ -188,16 +193,11 @@ def _best_recovery(report: Report) -> Headline | None:
 def _best(
     report: Report, value_of: Callable[[ModelRow], float | None]
 ) -> tuple[float, ModelRow] | None:
-    """The quantized row of the largest value; of equal ones, that of the least perplexity.
-
-    A model whose codes are wrong is best at nothing.
-    """
+    """The quantized row of the largest value; of equal ones, that of the least perplexity."""
     known = [
         (value, row)
         for row in report.models
-        if row.scheme is not None
-        and not (row.parity is not None and row.parity.codes_equal is False)
-        and (value := value_of(row)) is not None
+        if row.scheme is not None and not is_wrong(row) and (value := value_of(row)) is not None
     ]
     if not known:
         return None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from quantship.reporting import canvas, formatting, labels, svg
+from quantship.reporting import canvas, formatting, front_figure, svg
 from quantship.reporting.canvas import Drawing
 from quantship.reporting.comparison import SIDES, float_reference, runtime, side, speed_ratio
 from quantship.reporting.schema import ModelRow, Report
@@ -16,62 +15,32 @@ if TYPE_CHECKING:
 
 DASHES = ("-", "--", ":", "-.")
 FEW_POINTS = 12
-LOG_RANGE = 4.0
 PALE = 0.4
 
 
 def draw(report: Report) -> list[Drawing]:
     """All figures that the report has numbers for, in reading order."""
-    makers = (accuracy_against_size, speed_by_runtime, loss_curves)
-    return [drawing for make in makers if (drawing := make(report)) is not None]
+    makers = (speed_by_runtime, loss_curves)
+    others = [drawing for make in makers if (drawing := make(report)) is not None]
+    return [*fronts(report), *others]
+
+
+def fronts(report: Report) -> list[Drawing]:
+    """Perplexity against size and decode speed, of quantized models and their float references."""
+    rows = _comparable(report)
+    joined = _branches(rows) if len(rows) <= FEW_POINTS else []
+    return front_figure.draw(
+        [front_figure.point(row, row.name, row.group, _colour(report, row.group)) for row in rows],
+        report.fronts,
+        [[row.name for row in branch] for branch in joined],
+        left_out="Float models that nothing is compared with are left out.",
+    )
 
 
 def colours(report: Report) -> dict[str, int]:
     """Place in the palette of every group and training stage, by first appearance."""
     names = [*(row.group for row in report.models), *(curve.stage for curve in report.training)]
     return {name: place % len(svg.PALETTE) for place, name in enumerate(dict.fromkeys(names))}
-
-
-def accuracy_against_size(report: Report) -> Drawing | None:
-    """Perplexity of the quantized models and their float references against size on disk."""
-    rows = _comparable(report)
-    if not rows:
-        return None
-    points = {id(row): (row.size_bytes / formatting.MB, _perplexity(row)) for row in rows}
-    perplexities = [perplexity for _, perplexity in points.values()]
-    figure, axes = canvas.axes(height_pt=360)
-    spread = max(perplexities) / min(perplexities)
-    if spread > LOG_RANGE:
-        _log_axis(axes, decades=math.log10(spread))
-    for branch in _branches(rows):
-        xs, ys = zip(*(points[id(row)] for row in branch), strict=True)
-        axes.plot(xs, ys, color=svg.FAINT, lw=1.2, zorder=1)
-    for row in rows:
-        style = _marker(row, _colour(report, row.group))
-        axes.plot(*points[id(row)], **style, zorder=2 if side(row) == "torch" else 3)
-    axes.set_xlim(left=0, right=1.12 * max(x for x, _ in points.values()))
-    axes.margins(y=0.16)
-    axes.set_xlabel("size on disk, MB")
-    axes.set_ylabel("perplexity")
-    _legend(report, axes, rows)
-    figure.draw_without_rendering()  # the layout must be final before labels are placed
-    figure.set_layout_engine("none")
-    labels.place(
-        axes,
-        [labels.Label(*points[id(row)], row.name, _colour(report, row.group)) for row in rows],
-    )
-    title = "Accuracy against size"
-    spoken = "; ".join(
-        f"{row.name} on {runtime(row)}: {formatting.size(row.size_bytes)}, "
-        f"perplexity {formatting.number(_perplexity(row))}"
-        for row in rows
-    )
-    caption = (
-        f"Lower left is better. {formatting.MB_STATEMENT}. Circles ran on torch, open squares on "
-        "onnxruntime, open diamonds on openvino; a line joins models of one scheme on one runtime. "
-        "Float models that nothing is compared with are left out."
-    )
-    return Drawing(title, caption, svg.render(figure, "accuracy", title, spoken))
 
 
 def speed_by_runtime(report: Report) -> Drawing | None:
@@ -175,45 +144,8 @@ def _branches(rows: Sequence[ModelRow]) -> list[list[ModelRow]]:
     return list(branches.values())
 
 
-def _perplexity(row: ModelRow) -> float:
-    assert row.metrics is not None
-    return row.metrics.perplexity
-
-
 def _colour(report: Report, name: str) -> str:
     return svg.PALETTE[colours(report)[name]][0]
-
-
-def _log_axis(axes: Axes, decades: float) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
-
-
-def _marker(row: ModelRow, colour: str) -> dict[str, Any]:
-    """Solid circle on torch, larger open shapes elsewhere: all show where they coincide."""
-    if side(row) == "torch":
-        return {"ls": "", "color": colour, "marker": "o", "ms": 7}
-    shape = {"marker": "s", "ms": 11} if side(row) == "onnxruntime" else {"marker": "D", "ms": 14}
-    return {"ls": "", "color": colour, "mfc": "none", "mew": 1.8, **shape}
-
-
-def _legend(report: Report, axes: Axes, rows: Sequence[ModelRow]) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    entries: dict[str, Any] = {
-        row.group: Patch(color=_colour(report, row.group), lw=0) for row in rows
-    }
-    for library in dict.fromkeys(SIDES.values()):
-        those = [row for row in rows if side(row) == library]
-        if those:
-            names = ", ".join(dict.fromkeys(runtime(row) for row in those))
-            entries[names] = Line2D([], [], **_marker(those[0], svg.INK))
-    canvas.legend(axes, list(entries.values()), list(entries))
 
 
 def _bar_legend(axes: Axes) -> None:

@@ -11,19 +11,24 @@ from quantship.reporting import (
     facts,
     figures,
     formatting,
+    quantization_text,
+    ranking_text,
     recovery_figure,
     recovery_text,
+    search_figure,
+    search_text,
     speed_text,
     svg,
     table,
 )
 from quantship.reporting.comparison import headlines, warnings
+from quantship.reporting.ranking_schema import Ranking
 from quantship.reporting.schema import Report
 
 
 def render(report: Report) -> str:
     """The whole report as an HTML document; all text from outside is escaped."""
-    return _template().render(
+    return template("report.html.j2").render(
         report=report,
         description=report.recipe.get("description") or "",
         headlines=headlines(report),
@@ -34,7 +39,10 @@ def render(report: Report) -> str:
         footnotes=table.footnotes(report),
         colours=figures.colours(report),
         speed={"title": speed_text.TITLE, "lines": speed_text.sentences(report)},
+        ranking=None if report.ranking is None else ranking(report.ranking),
+        quantization=_quantization(report),
         recovery=_recovery(report),
+        searches=_searches(report),
         drawings=figures.draw(report),
         palette=svg.PALETTE,
         data_tables=facts.data_tables(report),
@@ -48,6 +56,45 @@ def render(report: Report) -> str:
         mb_statement=formatting.MB_STATEMENT,
         dash=formatting.DASH,
     )
+
+
+def ranking(found: Ranking) -> dict[str, Any]:
+    """What the template shows of a ranking."""
+    return {
+        "title": ranking_text.TITLE,
+        "columns": ranking_text.NUMBERS,
+        "rows": ranking_text.stacked(found),
+        "explanation": ranking_text.explanation(found),
+        "remarks": ranking_text.remarks(found),
+        "seeds": ranking_text.seeds_table(found),
+        "seeds_title": ranking_text.SEEDS_TITLE,
+        "seeds_explanation": ranking_text.SEEDS_EXPLANATION,
+    }
+
+
+def _quantization(report: Report) -> dict[str, Any] | None:
+    content = quantization_text.table(report)
+    if content is None:
+        return None
+    return {
+        "title": quantization_text.TITLE,
+        "table": content,
+        "explanation": quantization_text.EXPLANATION,
+        "remarks": quantization_text.remarks(report),
+    }
+
+
+def _searches(report: Report) -> dict[str, Any] | None:
+    content = search_text.table(report)
+    if content is None:
+        return None
+    return {
+        "title": search_text.TITLE,
+        "table": content,
+        "drawings": [one for search in report.searches for one in search_figure.draw(search)],
+        "explanation": search_text.EXPLANATION,
+        "remarks": search_text.remarks(report),
+    }
 
 
 def _recovery(report: Report) -> dict[str, Any] | None:
@@ -64,7 +111,8 @@ def _recovery(report: Report) -> dict[str, Any] | None:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A template that escapes all text from outside, by the name of its file."""
     environment = Environment(
         loader=PackageLoader("quantship.reporting"),
         autoescape=True,
@@ -73,4 +121,4 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from quantship.reporting import facts, recovery_text, speed_text, table
+from quantship.reporting import (
+    facts,
+    quantization_text,
+    ranking_text,
+    recovery_text,
+    search_text,
+    speed_text,
+    table,
+)
 from quantship.reporting.comparison import headlines, warnings
 from quantship.reporting.formatting import MB_STATEMENT, duration
+from quantship.reporting.ranking import contender
+from quantship.reporting.ranking_schema import Front, Ranking
 from quantship.reporting.schema import Report
 
 SPECIAL = re.compile(r"([\\`*\[\]<>|#~])")
@@ -23,12 +34,15 @@ def render(report: Report) -> str:
         _environment(report),
         "## Models",
         _models(report),
-        _bullets(table.footnotes(report)),
+        bullets(table.footnotes(report)),
+        *_ranking(report),
+        *_quantization(report),
+        *_searches(report),
         *_recovery(report),
         *_speed(report),
         *_routes(report),
         "## Data",
-        *(_table(item) for item in facts.data_tables(report)),
+        *(fact_table(item) for item in facts.data_tables(report)),
         *_training(report),
         *_notes(report),
         "## How to repeat",
@@ -76,36 +90,94 @@ def _cell(cell: table.Cell) -> str:
     return f"⚠️ **{text}**" if cell.alarm else text
 
 
+def _ranking(report: Report) -> list[str]:
+    if report.ranking is None:
+        return []
+    found = {row.name: contender(row).algorithm for row in report.models}
+    return ranking(report.ranking, report.fronts, found)
+
+
+def ranking(found: Ranking, fronts: Sequence[Front], algorithms: dict[str, str]) -> list[str]:
+    """A ranking, its fronts and what there is to say of them, part by part.
+
+    Args:
+        found: The ranking.
+        fronts: Pareto fronts of the same models.
+        algorithms: What to call the algorithm of a model, by the model's name.
+    """
+    seeds = ranking_text.seeds_table(found)
+    return [
+        f"## {ranking_text.TITLE}",
+        fact_table(ranking_text.table(found)),
+        escape(ranking_text.explanation(found)),
+        bullets(ranking_text.remarks(found)),
+        *((f"### {ranking_text.SEEDS_TITLE}", fact_table(seeds)) if seeds else ()),
+        *(escape(ranking_text.SEEDS_EXPLANATION) for _ in found.seeds[:1]),
+        *(
+            part
+            for front in fronts
+            for part in (
+                f"### {ranking_text.FRONT_TITLES[front.cost]}",
+                fact_table(ranking_text.front_table(front, algorithms)),
+            )
+        ),
+    ]
+
+
+def _quantization(report: Report) -> list[str]:
+    content = quantization_text.table(report)
+    if content is None:
+        return []
+    return [
+        f"## {quantization_text.TITLE}",
+        fact_table(content),
+        escape(quantization_text.EXPLANATION),
+        bullets(quantization_text.remarks(report)),
+    ]
+
+
+def _searches(report: Report) -> list[str]:
+    content = search_text.table(report)
+    if content is None:
+        return []
+    return [
+        f"## {search_text.TITLE}",
+        fact_table(content),
+        escape(search_text.EXPLANATION),
+        bullets(search_text.remarks(report)),
+    ]
+
+
 def _recovery(report: Report) -> list[str]:
     content = recovery_text.table(report)
     if content is None:
         return []
     return [
         f"## {recovery_text.TITLE}",
-        _bullets(recovery_text.sentences(report)),
-        _table(content),
+        bullets(recovery_text.sentences(report)),
+        fact_table(content),
         escape(recovery_text.explanation(report)),
-        _bullets(recovery_text.remarks(report)),
+        bullets(recovery_text.remarks(report)),
     ]
 
 
 def _speed(report: Report) -> list[str]:
     found = speed_text.sentences(report)
-    return [f"## {speed_text.TITLE}", _bullets(found)] if found else []
+    return [f"## {speed_text.TITLE}", bullets(found)] if found else []
 
 
 def _routes(report: Report) -> list[str]:
     routes = facts.routes_table(report)
-    return ["## Other routes to the integers", _table(routes)] if routes else []
+    return ["## Other routes to the integers", fact_table(routes)] if routes else []
 
 
 def _training(report: Report) -> list[str]:
     training = facts.training_table(report)
-    return ["## Training", _table(training)] if training else []
+    return ["## Training", fact_table(training)] if training else []
 
 
 def _notes(report: Report) -> list[str]:
-    return ["## Notes", _bullets(report.notes)] if report.notes else []
+    return ["## Notes", bullets(report.notes)] if report.notes else []
 
 
 def _repeat(report: Report) -> str:
@@ -118,14 +190,16 @@ def _repeat(report: Report) -> str:
     )
 
 
-def _table(content: facts.FactTable) -> str:
+def fact_table(content: facts.FactTable) -> str:
+    """A small table."""
     header, *body = (
         _line([escape(cell) for cell in row]) for row in (content.header, *content.rows)
     )
     return "\n".join([header, _line(["---"] * len(content.header)), *body])
 
 
-def _bullets(lines: list[str]) -> str:
+def bullets(lines: list[str]) -> str:
+    """A list."""
     return "\n".join(f"- {escape(line)}" for line in lines)
 
 

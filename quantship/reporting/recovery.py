@@ -8,7 +8,7 @@ the control, nothing of the share is due to more training.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from quantship.artifact import Artifact
 from quantship.job import Node, Plan
-from quantship.reporting import bootstrap
+from quantship.reporting import bootstrap, quantization
 from quantship.reporting.bootstrap import Loss
+from quantship.reporting.lineage import line
 from quantship.reporting.recovery_schema import (
     Control,
     ModelLoss,
@@ -51,17 +52,6 @@ class Branch:
     controls: tuple[Node, ...]
 
 
-def line(plan: Plan, node: Node) -> list[Node]:
-    """A model and what it came from, up to the float model that its weights come from.
-
-    What a training under fake quantization leaves in float is a step on the way.
-    """
-    found = [node]
-    while not _is_float_checkpoint(found[-1]):
-        found.append(plan[found[-1].inputs["model"]])
-    return found
-
-
 def branches(plan: Plan) -> list[Branch]:
     """Every QAT model that has a PTQ twin; checkpoints only, as an export has the same codes."""
     quantized = [
@@ -93,10 +83,6 @@ def branches(plan: Plan) -> list[Branch]:
         if ptq:
             found.append(Branch(node, trained[-1], reference, ptq, controls))
     return found
-
-
-def _is_float_checkpoint(node: Node) -> bool:
-    return node.scheme is None and node.group != "qat" and node.stage != "export"
 
 
 def build(
@@ -142,24 +128,44 @@ def _entry(
     methods: Mapping[str, str],
 ) -> Recovery:
     assert branch.qat.scheme is not None
-    ptq = min((node.name for node in branch.ptq), key=lambda name: losses[name].value)
+    best = min(branch.ptq, key=lambda node: losses[node.name].value)
     enough = len(num_tokens) >= bootstrap.FEWEST_SEQUENCES
-    qat = branch.qat.name
+    qat, ptq, reference = branch.qat.name, best.name, branch.reference.name
     compared = _Compared(losses, ptq, qat, len(num_tokens))
+    nearest = _nearest(branch)
+    over = None if nearest in (None, best) else nearest
     return Recovery(
         scheme=branch.qat.scheme.name,
         method=methods.get(branch.training.name, ""),
         qat=_model(qat, losses),
         ptq=_model(ptq, losses),
+        ptq_algorithm=quantization.words(quantization.options(best)),
         ptq_twins=[node.name for node in branch.ptq],
+        ptq_best_in=_best_in(branch, ptq, losses) if enough else None,
         gained=bootstrap.difference(losses[ptq], losses[qat]) if enough else None,
-        recovered=compared.against(branch.reference.name),
+        recovered=compared.against(reference),
+        nearest=_model(over.name, losses) if over is not None else None,
+        of_nearest=replace(compared, ptq=over.name).against(reference) if over else None,
         control=_control(branch, made, compared),
         confidence=bootstrap.CONFIDENCE,
         num_resamples=bootstrap.NUM_RESAMPLES,
         num_sequences=len(num_tokens),
         num_tokens=int(num_tokens.sum()),
     )
+
+
+def _nearest(branch: Branch) -> Node | None:
+    """The twin that was rounded to nearest by defaults; of several the first."""
+    plain = (node for node in branch.ptq if quantization.is_plain(quantization.options(node)))
+    return next(plain, None)
+
+
+def _best_in(branch: Branch, ptq: str, losses: Mapping[str, Loss]) -> float | None:
+    """Share of the resamples in which this twin is the best one; None where it is the only one."""
+    if len(branch.ptq) < 2:
+        return None
+    least = np.min([losses[node.name].resampled for node in branch.ptq], axis=0)
+    return float(np.mean(losses[ptq].resampled <= least))
 
 
 @dataclass(frozen=True)

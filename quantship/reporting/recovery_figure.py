@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from quantship.reporting import canvas, figures, formatting, recovery_text, svg
 from quantship.reporting.canvas import Drawing
-from quantship.reporting.recovery_schema import Estimate, Recovery, ShareRecovered
+from quantship.reporting.recovery_schema import Estimate, Recovery
+from quantship.reporting.recovery_text import Held
 from quantship.reporting.schema import Report
 
 if TYPE_CHECKING:
@@ -20,20 +21,20 @@ ROOM = 0.12
 def draw(report: Report) -> Drawing | None:
     """One line a QAT model and float reference that it has a share against."""
     lines = [
-        (entry, recovered, recovered.share)
+        (entry, held, held.recovered.share)
         for entry in report.recovery
-        for recovered, _ in recovery_text.references(entry)
-        if recovered.share is not None
+        for held in recovery_text.shares(entry)
+        if held.recovered.share is not None
     ]
     if not lines:
         return None
     figure, axes = canvas.axes(height_pt=84 + 40 * len(lines))
-    for place, (entry, recovered, share) in enumerate(lines):
-        _line(axes, place, share, _colour(report, entry), hollow=_is_control(entry, recovered))
+    for place, (entry, held, share) in enumerate(lines):
+        _line(axes, place, share, _colour(report, entry), hollow=_is_control(entry, held))
     for end in (0.0, 1.0):
         axes.axvline(end, color=svg.INK, lw=1, ls=(0, (3, 3)), zorder=1)
     _name_ends(axes)
-    names = [f"{entry.qat.name}\nagainst {one.reference.name}" for entry, one, _ in lines]
+    names = [f"{entry.qat.name}\n{_against(entry, held)}" for entry, held, _ in lines]
     axes.set_yticks(range(len(lines)), names, parse_math=False)
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -91,8 +92,15 @@ def _name_ends(axes: Axes) -> None:
         )
 
 
-def _is_control(entry: Recovery, recovered: ShareRecovered) -> bool:
-    return entry.control is not None and recovered is entry.control.recovered
+def _against(entry: Recovery, held: Held) -> str:
+    """What sets this line apart from the others of the same QAT model."""
+    if _is_control(entry, held) or entry.nearest is None:
+        return f"against {held.recovered.reference.name}"
+    return f"over {held.ptq.name}"
+
+
+def _is_control(entry: Recovery, held: Held) -> bool:
+    return entry.control is not None and held.recovered is entry.control.recovered
 
 
 def _colour(report: Report, entry: Recovery) -> str:

@@ -95,13 +95,23 @@ class Recovery(Section):
     qat: ModelLoss
     """The QAT model, as a torchao checkpoint."""
     ptq: ModelLoss
-    """Its PTQ twin; of several, the one of the least loss."""
+    """Its PTQ twin; of several, the one of the least loss on the evaluation data."""
+    ptq_algorithm: str = ""
+    """How that twin's integers were found, in words, as ``gptq, damping 0.1``; empty: unknown."""
     ptq_twins: list[str]
     """All its PTQ twins."""
+    ptq_best_in: Share | None = None
+    """Share of the resamples in which that twin is the best of them: how sure the choice is. Twins
+    are chosen on the data that they are compared on, which favours the chosen one where the choice
+    is not sure; null: there is one twin, or too few sequences."""
     gained: Estimate | None
     """Loss of PTQ less that of QAT, in nats a token; null: too few sequences."""
     recovered: ShareRecovered
     """The share against the float model that both were made from."""
+    nearest: ModelLoss | None = None
+    """The twin that was rounded to nearest by defaults; null: there is none, or it is ``ptq``."""
+    of_nearest: ShareRecovered | None = None
+    """The share of what that one lost; null: there is no such twin, or it is ``ptq``."""
     control: Control | None
     """The share against that model trained on in float; null: the recipe does not do so."""
     confidence: Share

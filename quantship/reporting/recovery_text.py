@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from quantship.reporting import formatting
 from quantship.reporting.facts import FactTable
 from quantship.reporting.recovery_schema import (
@@ -14,6 +16,24 @@ from quantship.reporting.recovery_schema import (
 from quantship.reporting.schema import Report
 
 TITLE = "Loss recovered by QAT"
+NEAREST = "rounded to nearest"
+
+
+@dataclass(frozen=True)
+class Held:
+    """One share of a QAT model.
+
+    Args:
+        recovered: The share, and the float model that it is against.
+        ptq: The PTQ twin whose loss it is a share of.
+        algorithm: How that twin's integers were found; may be empty.
+        float_note: A word on what the float model is; may be empty.
+    """
+
+    recovered: ShareRecovered
+    ptq: ModelLoss
+    algorithm: str
+    float_note: str = ""
 
 
 def sentences(report: Report) -> list[str]:
@@ -29,22 +49,27 @@ def table(report: Report) -> FactTable | None:
     rows = tuple(
         (
             _model(entry.qat),
-            "not defined" if recovered.share is None else _share(recovered.share),
-            _model(entry.ptq),
-            _model(recovered.reference) + note,
-            _lost(recovered.lost),
+            "not defined" if held.recovered.share is None else _share(held.recovered.share),
+            ", ".join(filter(None, (_model(held.ptq), held.algorithm))),
+            _model(held.recovered.reference) + held.float_note,
+            _lost(held.recovered.lost),
             ", ".join(filter(None, (entry.scheme, entry.method))),
         )
         for entry in report.recovery
-        for recovered, note in references(entry)
+        for held in shares(entry)
     )
     return FactTable(header, rows)
 
 
-def references(entry: Recovery) -> list[tuple[ShareRecovered, str]]:
-    """What a QAT model is held against, each with a word on what it is; may be empty."""
-    control = [(entry.control.recovered, " (control)")] if entry.control else []
-    return [(entry.recovered, ""), *control]
+def shares(entry: Recovery) -> list[Held]:
+    """The shares of a QAT model: of the best PTQ's loss, of rounding's, and against its control."""
+    found = [Held(entry.recovered, entry.ptq, entry.ptq_algorithm)]
+    if entry.nearest is not None and entry.of_nearest is not None:
+        found.append(Held(entry.of_nearest, entry.nearest, NEAREST))
+    if entry.control is not None:
+        control = entry.control.recovered
+        found.append(Held(control, entry.ptq, entry.ptq_algorithm, " (control)"))
+    return found
 
 
 def explanation(report: Report) -> str:
@@ -74,14 +99,14 @@ def remarks(report: Report) -> list[str]:
         others = [name for name in entry.ptq_twins if name != entry.ptq.name]
         if others:
             lines.append(
-                f"{entry.qat.name}: {entry.ptq.name} is the best of its PTQ twins; the others are "
-                f"{', '.join(others)}."
+                f"{entry.qat.name}: {_twin(entry)} is the best of its PTQ twins; the others are "
+                f"{', '.join(others)}.{_choice(entry)}"
             )
         lines += [
-            f"{entry.qat.name} has no share against {recovered.reference.name}: "
-            f"{recovered.undefined}."
-            for recovered, _ in references(entry)
-            if recovered.undefined is not None
+            f"{entry.qat.name} has no share of {held.ptq.name}'s loss against "
+            f"{held.recovered.reference.name}: {held.recovered.undefined}."
+            for held in shares(entry)
+            if held.recovered.undefined is not None
         ]
         if entry.control is not None:
             lines.append(f"{entry.qat.name}: {_fairness(entry.qat.name, entry.control)}")
@@ -93,11 +118,31 @@ def _sentence(entry: Recovery) -> str:
     if recovered.share is None:
         text = f"{qat}: the share recovered is not defined, as {recovered.undefined}"
     else:
-        text = f"{qat} recovers {_share(recovered.share)} of what {ptq} lost"
+        best = f", the best of {len(entry.ptq_twins)}" if len(entry.ptq_twins) > 1 else ""
+        made = f" ({entry.ptq_algorithm}{best})" if entry.ptq_algorithm else ""
+        text = f"{qat} recovers {_share(recovered.share)} of what {ptq}{made} lost"
+    if entry.nearest is not None and entry.of_nearest is not None and entry.of_nearest.share:
+        text += f"; {_share(entry.of_nearest.share)} of what {entry.nearest.name} ({NEAREST}) lost"
     if entry.control is None or entry.control.recovered.share is None:
         return text
     name = entry.control.recovered.reference.name
     return f"{text}; {_share(entry.control.recovered.share)} against {name}, trained on in float"
+
+
+def _twin(entry: Recovery) -> str:
+    algorithm = entry.ptq_algorithm
+    return f"{entry.ptq.name} ({algorithm})" if algorithm else entry.ptq.name
+
+
+def _choice(entry: Recovery) -> str:
+    """What choosing the best twin on the evaluation data does to the numbers."""
+    if entry.ptq_best_in is None:
+        return ""
+    sure = formatting.percent(entry.ptq_best_in).removesuffix(".00")
+    return (
+        f" It was chosen by its loss on the very sequences that it is compared on, and is the best "
+        f"in {sure} % of their resamples; the less sure the choice, the more it favours PTQ."
+    )
 
 
 def _share(share: Estimate) -> str:

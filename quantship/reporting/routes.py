@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from quantship.artifact import Artifact
+from quantship.job import Plan
 from quantship.reporting.section import Count, Section, Share
 
 
@@ -30,3 +33,32 @@ class Route(Section):
     """Share of all codes that are equal, from 0 to 1."""
     perplexity: Annotated[float, Field(gt=0)] | None = None
     """Perplexity of the model that was quantized online; null: see the model's own row."""
+
+
+def collect(plan: Plan, made: Mapping[str, Artifact]) -> list[Route]:
+    """What a run found of other routes, in the order of the recipe."""
+    routes: list[Route] = []
+    for node in plan.nodes:
+        found = made[node.name].facts
+        if "handoff" in found:
+            routes.append(
+                Route(
+                    model=node.name,
+                    route="two-step",
+                    reference=node.inputs["model"],
+                    **found["handoff"],
+                )
+            )
+        if node.stage == "online":
+            model = node.inputs["checkpoint"]
+            perplexity = found["metrics"]["perplexity"]
+            routes.append(
+                Route(
+                    model=model,
+                    route="online",
+                    reference=model,
+                    perplexity=perplexity,
+                    **found["codes"],
+                )
+            )
+    return routes

@@ -1,6 +1,7 @@
 """What ``report.json`` holds, field by field; ``schema.json`` beside it is made from this file.
 
-What it holds of QAT's worth is in ``recovery_schema``.
+What it holds of QAT's worth is in ``recovery_schema``, of how models were quantized and which is
+the best in ``ranking_schema``.
 
 Numbers that were not measured are null, never NaN or infinite. Add fields freely; raise
 ``schema_version`` when one is renamed, removed or changes its meaning.
@@ -12,8 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, model_validator
 
+from quantship.reporting.ranking_schema import Front, Quantization, Ranking
 from quantship.reporting.recovery_schema import Recovery
 from quantship.reporting.routes import Route
+from quantship.reporting.search_schema import Search
 from quantship.reporting.section import Amount, Count, Section, Share
 
 
@@ -125,6 +128,11 @@ class ModelRow(Section):
     """Directory or file, relative to the artifacts root."""
     scheme: str | None = None
     """Quantization scheme; null: not quantized."""
+    quantization: Quantization | None = None
+    """How its integers were found; null: not quantized, by training, or not recorded."""
+    method: str | None = None
+    """What quantization-aware training did beyond plain training, in words, as ``distill``; empty:
+    nothing; null: it was not trained so."""
     float_source: str | None = None
     """Float model, as a checkpoint, that its weights come from; null: not recorded."""
     size_bytes: Count
@@ -151,6 +159,17 @@ class ModelRow(Section):
     """How this runtime computes with the activations; null: in float."""
     group: str
     """What the row is to the run, as ``baseline``, ``finetune``, ``ptq``, ``qat``; one colour."""
+
+
+class EvaluationData(Section):
+    """What the models of a run were evaluated on; numbers of other data are not to be compared."""
+
+    digest: str
+    """SHA-256 over the tokens (or features) and labels of every sequence, in order."""
+    num_sequences: Count
+    """Sequences, or samples."""
+    num_tokens: Count
+    """Tokens that were predicted."""
 
 
 class TrainingPoint(Section):
@@ -204,12 +223,20 @@ class Report(Section):
     """The machine and the libraries."""
     data: dict[str, JsonValue]
     """Facts of the data stage: records, tokens, digests, records left out for their length."""
+    evaluation_data: EvaluationData | None = None
+    """What the models were evaluated on; null: they were not, or it was not recorded."""
     models: list[ModelRow]
     """One row a model and runtime, in the order of the recipe."""
     training: list[TrainingCurve]
     """One entry a training, in the order of the recipe."""
+    ranking: Ranking | None = None
+    """The quantized models, best first; null: fewer than two were evaluated."""
+    fronts: list[Front] = Field(default_factory=list)
+    """Pareto fronts of perplexity against size, and against decode speed where it was measured."""
     recovery: list[Recovery] = Field(default_factory=list)
     """One entry a QAT model that has a PTQ twin and was evaluated, in the order of the recipe."""
+    searches: list[Search] = Field(default_factory=list)
+    """One entry a search for mixed precision, in the order of the recipe."""
     routes: list[Route] = Field(default_factory=list)
     """One entry for each other route to a model's integers that the recipe has tried."""
     notes: list[str]

@@ -8,10 +8,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from quantship.reporting import recovery_text, speed_text
+from quantship.reporting import quantization_text, ranking_text, recovery_text, speed_text
 from quantship.reporting import table as model_table
 from quantship.reporting.comparison import warnings
 from quantship.reporting.formatting import DASH, MB_STATEMENT
+from quantship.reporting.ranking_schema import Ranking
 from quantship.reporting.schema import Report
 
 LOUD = "bold white on red"
@@ -33,6 +34,8 @@ STACKED = {
     "Top-1 %": ("Top-1",),
     "Max|Δ| KL": ("Max |Δlogit|", "KL"),
 }
+NO_ROOM = ("Ahead of the next",)
+"""Columns of a ranking that a terminal is too narrow for."""
 
 
 def table(report: Report) -> Table:
@@ -55,6 +58,41 @@ def table(report: Report) -> Table:
         last_of_group = place + 1 == len(rows) or rows[place + 1].group != row.group
         result.add_row(name, *values, end_section=last_of_group)
     return result
+
+
+def ranking(found: Ranking, title: str) -> Table:
+    """The models in their order, with what there is to say of it below."""
+    result = Table(
+        title=Text(title),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption=_ranking_caption(found),
+        caption_justify="left",
+    )
+    result.add_column("", justify="right", no_wrap=True)
+    result.add_column(Text("Model\nalgorithm · scheme"), overflow="fold", min_width=16)
+    shown = [place for place, name in enumerate(ranking_text.NUMBERS) if name not in NO_ROOM]
+    for place in shown:
+        title_here = ranking_text.NUMBERS[place].replace(" ", "\n", 1)
+        result.add_column(Text(title_here), justify="right", no_wrap=True)
+    for row in ranking_text.stacked(found):
+        name = Text(row.name).append(f"\n{row.origin}" if row.origin else "", style=QUIET)
+        result.add_row(row.place, name, *(_two_lines(*row.cells[place]) for place in shown))
+    return result
+
+
+def _two_lines(text: str, below: str) -> Text:
+    return Text(text).append(f"\n{below}" if below else "", style=QUIET)
+
+
+def _ranking_caption(found: Ranking) -> Text:
+    text = Text(ranking_text.explanation(found), style=QUIET)
+    for line in ranking_text.remarks(found):
+        text.append(f"\n{line}", style=LEGIBLE)
+    for seeds in found.seeds:
+        text.append(f"\n{ranking_text.of_seeds(seeds)}", style=LEGIBLE)
+    return text
 
 
 def _cell(row: model_table.Row, key: str) -> model_table.Cell:
@@ -81,6 +119,8 @@ def _caption(report: Report) -> Text:
     )
     for sentence in recovery_text.sentences(report):
         text.append(f"\n{sentence}", style=LEGIBLE)
+    for line in quantization_text.remarks(report):
+        text.append(f"\n{line}", style=CAUTION)
     for line in speed_text.of_this_machine(report):
         text.append(f"\n{line}", style=CAUTION)
     for warning in warnings(report):

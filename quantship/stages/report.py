@@ -6,19 +6,31 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from quantship import hardware, models
 from quantship.artifact import Artifact
+from quantship.data.digest import digest
 from quantship.job import Node, Plan
-from quantship.quant.scheme import ActivationFormat
 from quantship.recipe.language import FinetuneStep, Recipe, TrainingOptions
-from quantship.reporting import recovery, schema, write
+from quantship.reporting import (
+    arithmetic,
+    fronts,
+    notes,
+    quantization,
+    ranking,
+    recovery,
+    routes,
+    schema,
+    search_schema,
+    write,
+)
+from quantship.reporting.lineage import line
+from quantship.reporting.ranking_schema import Ranking
 from quantship.reporting.recovery_schema import Recovery
-from quantship.reporting.routes import Route
 from quantship.runtimes import built_for
 from quantship.tasks import likelihood
 
@@ -37,6 +49,8 @@ def build(
         root: What paths in the report are relative to.
         duration_s: How long this run took.
     """
+    rows = [_row(node, plan, made, root) for node in plan.nodes if node.leaves_model]
+    evaluated = _evaluated(plan, made)
     return schema.Report(
         quantship_version=hardware.versions()["quantship"],
         recipe=recipe.model_dump(mode="json"),
@@ -45,15 +59,19 @@ def build(
         duration_s=duration_s,
         environment=_environment(),
         data=dict(made["data"].facts),
-        models=[_row(node, plan, made, root) for node in plan.nodes if node.leaves_model],
+        evaluation_data=_evaluation_data(recipe, made, evaluated),
+        models=rows,
         training=[
             _curve(node, made[node.name].facts["training"])
             for node in plan.nodes
             if "training" in made[node.name].facts
         ],
-        recovery=_recovery(plan, made, recipe.seed),
-        routes=_routes(plan, made),
-        notes=_notes(plan, made),
+        ranking=_ranking(rows, evaluated, recipe.seed),
+        fronts=fronts.fronts(rows),
+        recovery=_recovery(plan, made, evaluated, recipe.seed),
+        searches=search_schema.collect(plan, made),
+        routes=routes.collect(plan, made),
+        notes=notes.collect(plan, made),
     )
 
 
@@ -91,14 +109,16 @@ def _row(node: Node, plan: Plan, made: Mapping[str, Artifact], root: Path) -> sc
         kind=_kind(node, made),
         path=str(artifact.path.relative_to(root) if relative else artifact.path),
         scheme=node.scheme.name if node.scheme is not None else None,
-        float_source=recovery.line(plan, node)[-1].name,
+        quantization=quantization.of_model(node, plan, made),
+        method=_method(node, plan),
+        float_source=line(plan, node)[-1].name,
         size_bytes=size,
         compression=_float32_bytes(node, plan, made) / size,
         metrics=evaluation.get("metrics"),
         benchmark=speeds.get(node.name),
         parity=_parity(node, artifact, evaluation),
         lowering=artifact.facts.get("lowering") if node.scheme is not None else None,
-        activation_arithmetic=_activation_arithmetic(node, artifact),
+        activation_arithmetic=arithmetic.of_model(node, artifact),
         group=node.group,
         **_advice(node, artifact),
     )
@@ -138,79 +158,66 @@ def _parity(node: Node, artifact: Artifact, evaluation: Mapping[str, Any]) -> sc
     return schema.Parity(reference=f"{node.name}, fake-quantized", **facts)
 
 
-def _routes(plan: Plan, made: Mapping[str, Artifact]) -> list[Route]:
-    routes: list[Route] = []
-    for node in plan.nodes:
-        found = made[node.name].facts
-        if "handoff" in found:
-            routes.append(
-                Route(
-                    model=node.name,
-                    route="two-step",
-                    reference=node.inputs["model"],
-                    **found["handoff"],
-                )
-            )
-        if node.stage == "online":
-            model = node.inputs["checkpoint"]
-            perplexity = found["metrics"]["perplexity"]
-            routes.append(
-                Route(
-                    model=model,
-                    route="online",
-                    reference=model,
-                    perplexity=perplexity,
-                    **found["codes"],
-                )
-            )
-    return routes
-
-
-def _activation_arithmetic(node: Node, artifact: Artifact) -> str | None:
-    if node.scheme is None:
-        return None
-    if node.stage == "export":
-        arithmetic: str = artifact.facts["activation_arithmetic"]
-        return arithmetic
-    if node.scheme.activation is None:
-        return "float32"
-    return describe_activation(node.scheme.activation)
-
-
-def describe_activation(activation: ActivationFormat) -> str:
-    """How torchao computes with inputs of this format, in words."""
-    symmetry, numbers = (
-        ("symmetric", "one scale")
-        if activation.symmetric
-        else ("asymmetric", "one scale and zero point")
-    )
-    shared = "token" if activation.granularity == "per_token" else "tensor"
-    fixed = ", fixed by calibration" if activation.ranges == "static" else ""
-    # torchao multiplies integers only where it has an integer kernel for both sides.
-    dequantized = shared == "token" and not activation.symmetric
-    how = " (dequantized)" if dequantized else ""
-    return f"int{activation.bits}, {symmetry}, {numbers} a {shared}{fixed}{how}"
-
-
-def _recovery(plan: Plan, made: Mapping[str, Artifact], seed: int) -> list[Recovery]:
-    branches = recovery.branches(plan)
+def _evaluated(plan: Plan, made: Mapping[str, Artifact]) -> dict[str, likelihood.Sequences]:
+    """Losses by sequence of every model that was evaluated; all on the same sequences."""
     evaluated = {
         node.name: likelihood.read_sequences(made[f"evaluate {node.name}"].path)
         for node in plan.nodes
-        if branches and f"evaluate {node.name}" in made
+        if f"evaluate {node.name}" in made
     }
-    if not evaluated:
-        return []
+    counts = [one.num_tokens for one in evaluated.values()]
+    assert all((one == counts[0]).all() for one in counts)
+    return evaluated
+
+
+def _evaluation_data(
+    recipe: Recipe, made: Mapping[str, Artifact], evaluated: Mapping[str, likelihood.Sequences]
+) -> schema.EvaluationData | None:
+    if recipe.evaluation is None or not evaluated:
+        return None
     num_tokens = next(iter(evaluated.values())).num_tokens
-    assert all((one.num_tokens == num_tokens).all() for one in evaluated.values())
+    return schema.EvaluationData(
+        digest=digest(made["data"].path / "eval", recipe.evaluation.limit),
+        num_sequences=len(num_tokens),
+        num_tokens=int(num_tokens.sum()),
+    )
+
+
+def _ranking(
+    rows: Sequence[schema.ModelRow], evaluated: Mapping[str, likelihood.Sequences], seed: int
+) -> Ranking | None:
+    contenders = ranking.contenders(rows)
+    names = {one.name for one in contenders} | {one.source for one in contenders}
+    nll_nats = {name: one.nll_nats for name, one in evaluated.items() if name in names}
+    if not nll_nats:
+        return None
+    num_tokens = next(iter(evaluated.values())).num_tokens
+    losses = ranking.resample(nll_nats, num_tokens, seed=seed)
+    return ranking.rank(contenders, losses, by="lost")
+
+
+def _recovery(
+    plan: Plan,
+    made: Mapping[str, Artifact],
+    evaluated: Mapping[str, likelihood.Sequences],
+    seed: int,
+) -> list[Recovery]:
+    branches = recovery.branches(plan)
+    if not branches or not evaluated:
+        return []
     return recovery.build(
         branches,
         made,
         {name: sequences.nll_nats for name, sequences in evaluated.items()},
-        num_tokens,
+        next(iter(evaluated.values())).num_tokens,
         {branch.training.name: training_method(branch.training) for branch in branches},
         seed=seed,
     )
+
+
+def _method(node: Node, plan: Plan) -> str | None:
+    trained = [one for one in line(plan, node) if one.stage == "qat"]
+    return training_method(trained[-1]) if trained and node.scheme is not None else None
 
 
 def training_method(training: Node) -> str:
@@ -230,7 +237,7 @@ def training_method(training: Node) -> str:
 
 def _float32_bytes(node: Node, plan: Plan, made: Mapping[str, Artifact]) -> int:
     """Size of the float32 model in the same kind of file: measured, else from its parameters."""
-    ancestor = recovery.line(plan, node)[-1]
+    ancestor = line(plan, node)[-1]
     if node.stage == "export":
         for other in plan.nodes:
             if _kind(other, made) == _kind(node, made) and other.scheme is None:
@@ -273,40 +280,3 @@ def _environment() -> schema.Environment:
         python=platform.python_version(),
         versions=hardware.versions(),
     )
-
-
-def _notes(plan: Plan, made: Mapping[str, Artifact]) -> list[str]:
-    notes = _unknown_recoveries(plan, made)
-    for split in ("train", "eval"):
-        for source in made["data"].facts.get(split, {}).get("sources", []):
-            if source["over_length"]:
-                notes.append(
-                    f"{source['over_length']} of {source['records']} records of "
-                    f"{source['adapter']} ({split}) are longer than max_length and were left out."
-                )
-    if any(node.stage == "export" and node.scheme is not None for node in plan.nodes):
-        notes.append(
-            "Codes and scales of every quantized ONNX model were read back from its file and "
-            "compared with the checkpoint's."
-        )
-    if "samples" in made["data"].facts.get("eval", {}):
-        notes.append(
-            "The models classify samples, and each counts as one token: token accuracy is the "
-            "share of samples whose class was found."
-        )
-    if "benchmark" in made:
-        notes.append(
-            "Of a prompt, PyTorch computes the last position's logits, as generate() does, and so "
-            "do ONNX graphs with an input num_logits_to_keep; others compute all positions'."
-        )
-    return notes
-
-
-def _unknown_recoveries(plan: Plan, made: Mapping[str, Artifact]) -> list[str]:
-    if not any(node.stage == "evaluate" for node in plan.nodes):
-        return []
-    return [
-        f"What {branch.qat.name} recovered is not known: {branch.reference.name} was not evaluated."
-        for branch in recovery.branches(plan)
-        if f"evaluate {branch.reference.name}" not in made
-    ]

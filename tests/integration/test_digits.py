@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import quantship
 from quantship.data.digits import Options
 from quantship.pipeline import RunResult
+from quantship.quant.differences import differing
 from quantship.quant.modules import codes_of
-from quantship.quant.numerics import differing
 from quantship.quant.tensors import codes_in
 
 sklearn = pytest.importorskip(

@@ -12,6 +12,7 @@ from typing import get_args
 import pytest
 
 import quantship
+from quantship.algorithms.table import ALGORITHMS
 from quantship.exporters.lowering import Lowering
 from quantship.quant.scheme import SCHEMES
 from quantship.recipe import explain
@@ -39,7 +40,7 @@ def test_its_recipe_is_sound_in_every_profile(readme: str, tmp_path: Path) -> No
 
 def test_its_snippets_fit_into_its_recipe(readme: str, tmp_path: Path) -> None:
     (recipe,) = blocks(readme, "yaml")
-    schemes, export, step = blocks(readme, "text")
+    schemes, export, step, *_ = blocks(readme, "text")
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.replace("\nsteps:", f"\n{schemes}\nsteps:"))
     own = quantship.check(path, overrides=["scheme=mine"]).schemes["mine"]
@@ -54,6 +55,27 @@ def test_its_snippets_fit_into_its_recipe(readme: str, tmp_path: Path) -> None:
     assert found.distill is not None
     assert found.lora is not None
     assert quantship.check(path).steps[-1].model_dump()["target"] == "x86-vnni"
+
+
+@pytest.mark.parametrize(
+    ("index", "names"),
+    [
+        (3, r"ptq"),
+        (4, r"ptq-w(8a8|4a16-g32)-(rtn|gptq|awq-clip-false)-seed-[012]"),
+        (5, r"ptq-mixed"),
+    ],
+)
+def test_its_quantizations_fit_into_its_recipe(
+    readme: str, tmp_path: Path, index: int, names: str
+) -> None:
+    (recipe,) = blocks(readme, "yaml")
+    quantize = re.compile(r"^  - stage: quantize\b.*\n(    .*\n)*", re.MULTILINE)
+    snippet = textwrap.indent(blocks(readme, "text")[index], "  ")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(re.sub(r"\bptq,", "", quantize.sub(snippet, recipe)))
+    steps = [step.name for step in quantship.check(path).steps if step.stage == "quantize"]
+    assert len(steps) == (18 if index == 4 else 1)
+    assert all(re.fullmatch(names, str(name)) for name in steps)
 
 
 def test_its_commands_exist(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +100,7 @@ def test_its_commands_exist(readme: str, tmp_path: Path, monkeypatch: pytest.Mon
         if verb in ("check", "explain", "schema"):
             assert CliRunner().invoke(app, [verb, *arguments]).exit_code == 0
         overrides = [b for a, b in pairwise(arguments) if a == "--set"]
-        if overrides and not overrides[0].startswith("model="):  # ./my-model is the reader's
+        if overrides and overrides[0].startswith("scheme="):
             assert quantship.check("recipe.yaml", overrides=overrides).scheme == "w8a16"
 
 
@@ -99,7 +121,8 @@ def test_its_python_compiles_and_names_what_there_is(readme: str) -> None:
 def test_its_tables_list_all_schemes_and_lowerings(readme: str) -> None:
     rows = re.findall(r"^\| `([\w-]+)` \|", readme, re.MULTILINE)
     assert [name for name in rows if name in SCHEMES] == list(SCHEMES)
-    assert {name for name in rows if name not in SCHEMES} == set(get_args(Lowering))
+    others = {name for name in rows if name not in SCHEMES}
+    assert others == set(get_args(Lowering)) | set(ALGORITHMS)
 
 
 def test_its_adapters_are_those_of_the_language(readme: str) -> None:

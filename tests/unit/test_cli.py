@@ -9,7 +9,7 @@ import pytest
 import typer
 
 import quantship
-from quantship import cli, console
+from quantship import cli, console, showing
 from quantship.errors import QuantshipError, RecipeError, StageError, UsageError
 from quantship.pipeline import Event, PlannedStep
 from quantship.recipe.explain import schema_text
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 def test_help_shows_the_commands_and_examples(folder: Path) -> None:
     done = quantship_command("--help", cwd=folder)
     assert done.returncode == 0
-    for word in ("run", "check", "explain", "schema", "Examples:", "--profile smoke"):
+    for word in ("run", "check", "explain", "schema", "compare", "Examples:", "--profile smoke"):
         assert word in done.stdout
 
 
@@ -88,6 +88,21 @@ def test_a_plan_is_shown_and_nothing_made(folder: Path, arguments: list[str]) ->
     assert [path.name for path in folder.iterdir()] == ["my.yaml"]
 
 
+def test_compare_shows_its_forms_and_how_it_is_called(folder: Path) -> None:
+    done = quantship_command("compare", "--help", cwd=folder)
+    assert done.returncode == 0
+    for word in ("Examples:", "--html", "--markdown", "--json", "quantship compare artifacts"):
+        assert word in done.stdout
+
+
+def test_compare_tells_what_is_missing_or_foreign_and_writes_nothing(folder: Path) -> None:
+    done = quantship_command("compare", "gone", "my.yaml", "--html", "out.html", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "gone: there is no such file" in done.stderr
+    assert "my.yaml: is no JSON" in done.stderr
+    assert [path.name for path in folder.iterdir()] == ["my.yaml"]
+
+
 @pytest.mark.parametrize(
     ("word", "stands"),
     [
@@ -97,6 +112,7 @@ def test_a_plan_is_shown_and_nothing_made(folder: Path, arguments: list[str]) ->
         ("quickstart", True),
         ("run", False),
         ("inspect", False),
+        ("compare", False),
         ("chekc", False),
         ("--help", False),
     ],
@@ -160,12 +176,12 @@ def test_long_messages_are_not_wrapped(capsys: pytest.CaptureFixture[str]) -> No
     ],
 )
 def test_events_are_one_line(event: Event, line: str) -> None:
-    assert cli._event_line(event).plain == line
+    assert showing.event_line(event).plain == line
 
 
 def test_warnings_stand_below_their_event() -> None:
     event = Event("finished", "export", "export", 1.0, "nbits for x86", ("slow", "large"))
-    first, *others = cli._event_line(event).plain.splitlines()
+    first, *others = showing.event_line(event).plain.splitlines()
     assert first.endswith("done 1.0 s  nbits for x86")
     assert others == ["  ! slow", "  ! large"]
 
@@ -193,9 +209,9 @@ def test_a_plan_adds_up_what_is_still_to_be_done() -> None:
         PlannedStep("c", "export", False, Path("c"), None, None),
         PlannedStep("d", "export", False, Path("d"), 10_000_000, 20_000_000),
     ]
-    summary = cli._plan_summary(steps)
+    summary = showing.plan_summary(steps)
     assert summary == "3 to run, 1 reused; about 30.0 MB to write, 30.0 MB of memory"
-    assert cli._plan_table(steps).row_count == 4
+    assert showing.plan_table(steps).row_count == 4
 
 
 def test_libraries_are_quiet_in_child_processes_too() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from quantship.artifact import Artifact
 from quantship.job import Node, Plan
 from quantship.quant.scheme import SCHEMES
 from quantship.recipe.language import FinetuneStep, QatStep, QuantizeStep
-from quantship.reporting import recovery
+from quantship.reporting import fronts, quantization, ranking, recovery
 from quantship.reporting.recovery_schema import Recovery
 from quantship.reporting.schema import (
     Benchmark,
@@ -247,8 +248,8 @@ class Lab:
         inputs = {"model": source, "data": "data"}
         return Node(name, "qat", settings, inputs, SCHEMES[scheme], "qat", name)
 
-    def ptq(self, name: str, source: str, scheme: str) -> Node:
-        step = QuantizeStep.model_validate({"stage": "quantize", "scheme": scheme})
+    def ptq(self, name: str, source: str, scheme: str, **options: object) -> Node:
+        step = QuantizeStep.model_validate({"stage": "quantize", "scheme": scheme, **options})
         settings = quantize.Settings(step=step, scheme=SCHEMES[scheme])
         return Node(name, "quantize", settings, {"model": source}, SCHEMES[scheme], "ptq", name)
 
@@ -328,6 +329,86 @@ def recovered(report: Report, lab: Lab) -> Report:
     made = lab.trained(qat_w8a8=None, qat_w4a16_g32=None, tune=None)
     entries = lab.recover(plan, made, losses)
     return report.model_copy(update={"models": rows, "recovery": entries})
+
+
+SIZES = {
+    "w4a16-g32": 91_900_000,
+    "w4a16-g128": 82_300_000,
+    "w4a8": 151_600_000,
+    "w8a8": 136_900_000,
+    "w8a8-static": 137_100_000,
+}
+COSTS = {"w4a16-g32": 0.09, "w4a16-g128": 0.17, "w4a8": 0.19, "w8a8": 0.004, "w8a8-static": 0.12}
+"""What rounding to nearest loses in nats a token."""
+ALGORITHMS = {"rtn": 1.0, "gptq": 0.55, "awq": 0.6, "hqq": 0.8, "smoothquant": 0.45}
+"""The share of it that is left."""
+
+
+def swept(lab: Lab, report: Report, sizes: dict[str, int]) -> Report:
+    """A run of every algorithm at these schemes, GPTQ with three seeds of calibration data."""
+    nodes = [lab.tune("finetune", "model")]
+    losses = {"finetune": 1.8}
+    for place, (scheme, algorithm) in enumerate(product(sizes, ALGORITHMS)):
+        for seed in (0, 1, 2) if algorithm == "gptq" else (None,):
+            name = f"ptq-{scheme}-{algorithm}" + ("" if seed is None else f"-seed{seed}")
+            options = {"algorithm": algorithm, "calibration": {"seed": seed}}
+            nodes.append(lab.ptq(name, "finetune", scheme, **options))
+            wobble = 0.002 * math.sin(7 * place + (seed or 0))
+            losses[name] = 1.8 + COSTS[scheme] * (ALGORITHMS[algorithm] + wobble)
+    plan = lab.plan(*nodes)
+    remark = "layers.3.mlp.up_proj: its Hessian is not positive definite: rounded to nearest"
+    made = {
+        node.name: Artifact(
+            Path(node.name),
+            node.stage,
+            node.name,
+            {
+                "calibration_sequences": 0 if node.name.endswith("rtn") else 128,
+                "calibration_tokens": 26_112,
+                "seconds": 61.5,
+                "peak_rss_bytes": 912_000_000,
+                "notes": [remark] if node.name.endswith("g128-gptq-seed1") else [],
+            },
+        )
+        for node in nodes
+    }
+    rows = [
+        ModelRow(
+            name=node.name,
+            step=node.name,
+            kind="float" if node.scheme is None else "torchao",
+            path=f"steps/{node.name}",
+            scheme=node.scheme.name if node.scheme is not None else None,
+            quantization=quantization.of_model(node, plan, made),
+            float_source="finetune",
+            size_bytes=FLOAT_BYTES if node.scheme is None else sizes[node.scheme.name],
+            metrics=metrics(math.exp(losses[node.name]), 0.6),
+            group=node.group,
+        )
+        for node in nodes
+    ]
+    found = ranking.resample(*lab.measure(losses), seed=0)
+    return report.model_copy(
+        update={
+            "name": "sweep",
+            "models": rows,
+            "training": [],
+            "ranking": ranking.rank(ranking.contenders(rows), found, by="lost"),
+            "fronts": fronts.fronts(rows),
+        }
+    )
+
+
+@pytest.fixture
+def sweep(lab: Lab, report: Report) -> Report:
+    """A small sweep: two schemes, every algorithm."""
+    return swept(lab, report, {name: SIZES[name] for name in ("w4a16-g32", "w4a16-g128")})
+
+
+@pytest.fixture
+def large_sweep(lab: Lab, report: Report) -> Report:
+    """A sweep of five schemes and every algorithm: 36 models."""
+    return swept(lab, report, SIZES)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_tags_balance_and_every_model_is_shown(report: Report) -> None:
     page = Page(html.render(report))
     for row in report.models:
         assert row.name in page.content
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4
 
 
 def test_nothing_is_loaded_from_anywhere(report: Report) -> None:
@@ -114,6 +114,7 @@ def test_all_sections_are_there(report: Report) -> None:
     assert re.findall(r"<h2[^>]*>([^<]+)</h2>", text) == [
         "Models",
         "Accuracy against size",
+        "Accuracy against decode speed",
         "Speed on each runtime",
         "Training loss",
         "Will it be faster here?",
@@ -150,7 +151,7 @@ def test_what_was_recovered_is_shown_as_figure_and_table(recovered: Report) -> N
     page = Page(text)
     headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", text)
     assert headings[:2] == ["Models", "Loss recovered by QAT"]
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 5
     section = text.split("Loss recovered by QAT</h2>")[1].split("</section>")[0]
     assert section.count("<tr>") == 1 + 2 * len(recovered.recovery)
     assert "<td>77 % (75–80 %)</td>" in section
@@ -170,4 +171,4 @@ def test_a_share_that_is_not_defined_is_said_and_not_drawn(recovered: Report) ->
     text = html.render(recovered.model_copy(update={"recovery": entries}))
     assert "ptq lost &lt;b&gt;nothing&lt;/b&gt;" in text
     assert "<td>not defined</td>" in text
-    assert Page(text).tags.count("svg") == 3
+    assert Page(text).tags.count("svg") == 4

@@ -80,7 +80,20 @@ def test_what_was_recovered_has_its_section(report: Report, recovered: Report) -
     sentences, rows, explanation, remarks = section.split("\n\n")
     assert len(sentences.splitlines()) == len(recovered.recovery)
     assert len(rows.splitlines()) == 2 + 2 * len(recovered.recovery)
-    assert "| qat-w4a16-g32: 6.571 | 77 % (75–80 %) | ptq-w4a16-g32: 8.402 |" in rows
+    assert "| qat-w4a16-g32: 6.571 | 77 % (75–80 %) | ptq-w4a16-g32: 8.402, rtn |" in rows
     assert "10,000 resamples of the 400 evaluated sequences" in explanation
     assert "learning_rate is 0.0001 in tune" in remarks
     assert "recovered" not in markdown.render(report)
+
+
+def test_a_sweep_is_ranked_and_its_fallbacks_are_named(report: Report, sweep: Report) -> None:
+    text = markdown.render(sweep)
+    ranking = text.split("## Ranking\n\n")[1].split("\n\n## ")[0]
+    assert sweep.ranking is not None
+    assert ranking.split("\n\n")[0].count("\n") == 1 + len(sweep.ranking.entries)
+    (front,) = sweep.fronts
+    best = ranking.split("### Best at their size\n\n")[1]
+    assert best.count("\n") == 1 + len(front.points)
+    made = text.split("## How the integers were found\n\n")[1].split("\n\n## ")[0]
+    assert "- ptq-w4a16-g128-gptq-seed1: layers.3.mlp.up_proj: its Hessian" in made
+    assert "Ranking" not in markdown.render(report)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from quantship.job import Node, Plan
-from quantship.reporting import recovery
+from quantship.reporting import lineage, recovery
 
 LOSSES = {"finetune": 1.8, "tune": 1.7, "ptq": 2.1, "qat": 1.9}
 
@@ -62,8 +62,8 @@ def test_codes_made_of_what_qat_left_in_float_are_its_own_and_no_twin(lab: Any) 
 
 def test_an_export_comes_from_the_float_model_of_its_checkpoint(plan: Plan) -> None:
     for name in ("finetune", "finetune-onnx", "ptq-onnx", "qat", "qat-onnx"):
-        assert recovery.line(plan, plan[name])[-1].name == "finetune"
-    assert recovery.line(plan, plan["tune-onnx"])[-1].name == "tune"
+        assert lineage.line(plan, plan[name])[-1].name == "finetune"
+    assert lineage.line(plan, plan["tune-onnx"])[-1].name == "tune"
 
 
 def test_the_share_is_of_mean_losses(lab: Any, plan: Plan) -> None:
@@ -85,15 +85,44 @@ def test_the_share_is_of_mean_losses(lab: Any, plan: Plan) -> None:
 def test_the_best_of_several_twins_is_the_one_to_beat(lab: Any) -> None:
     plan = lab.plan(
         lab.tune("finetune", "model"),
-        *(lab.ptq(name, "finetune", "w8a8") for name in ("rtn", "gptq", "awq")),
+        *(lab.ptq(name, "finetune", "w8a8", algorithm=name) for name in ("rtn", "gptq", "awq")),
         lab.qat("qat", "finetune", "w8a8"),
     )
     losses = {"finetune": 1.8, "rtn": 2.3, "gptq": 2.0, "awq": 2.1, "qat": 1.85}
     (entry,) = lab.recover(plan, lab.trained(qat=None), losses)
-    assert entry.ptq.name == "gptq"
+    assert (entry.ptq.name, entry.ptq_algorithm) == ("gptq", "gptq")
     assert entry.ptq_twins == ["rtn", "gptq", "awq"]
     assert entry.recovered.share.value == pytest.approx(0.75)
     assert entry.control is None
+    assert entry.ptq_best_in == 1.0
+    assert entry.nearest.name == "rtn"
+    assert entry.of_nearest.share.value == pytest.approx(0.9)
+    assert entry.of_nearest.reference.name == "finetune"
+
+
+def test_how_sure_the_choice_of_a_twin_is_is_told(lab: Any) -> None:
+    plan = lab.plan(
+        lab.tune("finetune", "model"),
+        *(lab.ptq(name, "finetune", "w8a8", algorithm=name) for name in ("rtn", "gptq", "awq")),
+        lab.qat("qat", "finetune", "w8a8"),
+    )
+    close = {"finetune": 1.8, "rtn": 2.3, "gptq": 2.0, "awq": 2.002, "qat": 1.85}
+    (entry,) = lab.recover(plan, lab.trained(qat=None), close)
+    assert 0.5 < entry.ptq_best_in < 0.95
+    (entry,) = lab.recover(plan, lab.trained(qat=None), close, size=9)
+    assert entry.ptq_best_in is None
+
+
+def test_rounding_to_nearest_is_not_named_twice(lab: Any) -> None:
+    steps = [lab.tune("finetune", "model"), lab.qat("qat", "finetune", "w8a8")]
+    losses = {"finetune": 1.8, "ptq": 2.0, "other": 2.3, "qat": 1.85}
+    alone = lab.plan(*steps, lab.ptq("ptq", "finetune", "w8a8"))
+    (entry,) = lab.recover(alone, lab.trained(qat=None), losses)
+    assert (entry.ptq_algorithm, entry.nearest, entry.ptq_best_in) == ("rtn", None, None)
+    # Rounding to nearest on other grids is an algorithm of its own.
+    other = lab.plan(*steps, lab.ptq("other", "finetune", "w8a8", range="mse"))
+    (entry,) = lab.recover(other, lab.trained(qat=None), losses)
+    assert (entry.ptq_algorithm, entry.nearest) == ("rtn, range mse", None)
 
 
 def test_where_ptq_lost_nothing_there_is_no_share(lab: Any, plan: Plan) -> None:

@@ -19,16 +19,16 @@ def undefined(entry: Recovery) -> dict[str, Any]:
 
 def test_a_sentence_says_who_recovered_how_much_of_what(recovered: Report) -> None:
     first, second = recovery_text.sentences(recovered)
-    assert first.startswith("qat-w8a8 recovers 95 % (51–163 %) of what ptq-w8a8 lost; ")
+    assert first.startswith("qat-w8a8 recovers 95 % (51–163 %) of what ptq-w8a8 (rtn) lost; ")
     assert second == (
-        "qat-w4a16-g32 recovers 77 % (75–80 %) of what ptq-w4a16-g32 lost; "
+        "qat-w4a16-g32 recovers 77 % (75–80 %) of what ptq-w4a16-g32 (rtn) lost; "
         "77 % (74–79 %) against tune, trained on in float"
     )
 
 
 def test_a_sentence_without_a_control_ends_there(recovered: Report) -> None:
     (sentence,) = recovery_text.sentences(with_entry(recovered, control=None))
-    assert sentence == "qat-w8a8 recovers 95 % (51–163 %) of what ptq-w8a8 lost"
+    assert sentence == "qat-w8a8 recovers 95 % (51–163 %) of what ptq-w8a8 (rtn) lost"
 
 
 def test_where_there_is_no_share_there_is_no_number(recovered: Report) -> None:
@@ -43,7 +43,8 @@ def test_where_there_is_no_share_there_is_no_number(recovered: Report) -> None:
     assert table is not None
     assert table.rows[0][1] == "not defined"
     assert recovery_text.remarks(report) == [
-        "qat-w8a8 has no share against finetune: ptq-w8a8 lost nothing measurable against finetune."
+        "qat-w8a8 has no share of ptq-w8a8's loss against finetune: ptq-w8a8 lost nothing "
+        "measurable against finetune."
     ]
 
 
@@ -59,7 +60,7 @@ def test_every_row_names_its_models_and_their_perplexities(recovered: Report) ->
     assert table.rows[3] == (
         "qat-w4a16-g32: 6.571",
         "77 % (74–79 %)",
-        "ptq-w4a16-g32: 8.402",
+        "ptq-w4a16-g32: 8.402, rtn",
         "tune: 6.098 (control)",
         "+0.321 (0.312 to 0.330)",
         "w4a16-g32",
@@ -74,8 +75,37 @@ def test_how_qat_was_trained_stands_beside_the_scheme(recovered: Report) -> None
 
 def test_a_choice_among_twins_is_told(recovered: Report) -> None:
     twins = ["rtn", "ptq-w8a8", "awq"]
-    remarks = recovery_text.remarks(with_entry(recovered, ptq_twins=twins, control=None))
-    assert remarks == ["qat-w8a8: ptq-w8a8 is the best of its PTQ twins; the others are rtn, awq."]
+    chosen = {"ptq_twins": twins, "ptq_algorithm": "gptq", "ptq_best_in": 0.9712}
+    (remark,) = recovery_text.remarks(with_entry(recovered, **chosen, control=None))
+    assert remark == (
+        "qat-w8a8: ptq-w8a8 (gptq) is the best of its PTQ twins; the others are rtn, awq. It was "
+        "chosen by its loss on the very sequences that it is compared on, and is the best in "
+        "97.12 % of their resamples; the less sure the choice, the more it favours PTQ."
+    )
+
+
+def test_the_share_of_the_best_and_of_rounding_stand_side_by_side(recovered: Report) -> None:
+    entry = recovered.recovery[1]
+    chosen = {
+        "ptq_twins": ["ptq-w4a16-g32", "rtn"],
+        "ptq_algorithm": "gptq, damping 0.1",
+        "nearest": entry.ptq.model_copy(update={"name": "rtn"}),
+        "of_nearest": entry.recovered,
+    }
+    report = with_entry(recovered, **{**dict(entry), **chosen})
+    (sentence,) = recovery_text.sentences(report)
+    assert sentence == (
+        "qat-w4a16-g32 recovers 77 % (75–80 %) of what ptq-w4a16-g32 (gptq, damping 0.1, the best "
+        "of 2) lost; 77 % (75–80 %) of what rtn (rounded to nearest) lost; 77 % (74–79 %) against "
+        "tune, trained on in float"
+    )
+    table = recovery_text.table(report)
+    assert table is not None
+    assert [row[2] for row in table.rows] == [
+        "ptq-w4a16-g32: 8.402, gptq, damping 0.1",
+        "rtn: 8.402, rounded to nearest",
+        "ptq-w4a16-g32: 8.402, gptq, damping 0.1",
+    ]
 
 
 def test_an_unequal_control_is_told_loudly(recovered: Report) -> None:

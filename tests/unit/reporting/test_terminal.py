@@ -66,5 +66,22 @@ def test_what_was_recovered_is_a_line_a_qat_model(report: Report, recovered: Rep
     text = shown(recovered, 130)
     for entry in recovered.recovery:
         assert f"\n{entry.qat.name} recovers " in text
-    assert "recovers 77 % (75–80 %) of what ptq-w4a16-g32 lost; 77 %" in text
+    assert "recovers 77 % (75–80 %) of what ptq-w4a16-g32 (rtn) lost; 77 %" in text
     assert "recovers" not in shown(report, 130)
+
+
+def test_a_ranking_fits_and_says_what_its_numbers_are(sweep: Report) -> None:
+    assert sweep.ranking is not None
+    console = Console(width=120, file=StringIO())
+    with console.capture() as capture:
+        console.print(terminal.ranking(sweep.ranking, "sweep: ranking"))
+    lines = capture.get().splitlines()
+    for entry in sweep.ranking.entries:
+        assert any(entry.name in line for line in lines)
+    assert max(len(line.rstrip()) for line in lines) <= 120
+    assert "10,000 resamples of the 400 evaluated" in " ".join(" ".join(lines).split())
+    assert any("3 seeds of calibration data" in line for line in lines)
+
+
+def test_fallbacks_stand_below_the_models(sweep: Report) -> None:
+    assert "its Hessian is not positive definite" in " ".join(shown(sweep, 120).split())

@@ -1,0 +1,63 @@
+"""How a run and its plan look on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from quantship import outlook
+from quantship.reporting.formatting import DASH, size
+
+if TYPE_CHECKING:
+    from quantship.pipeline import Event, PlannedStep
+
+
+def plan_table(planned: list[PlannedStep]) -> Table:
+    """One row a job: whether it runs, and what it needs."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("Step", "Stage", "", "Disk", "Memory", "Directory"):
+        table.add_column(title, justify="right" if title in ("Disk", "Memory") else "left")
+    for step in planned:
+        state = Text("✓ reused", "green") if step.reused else Text("▸ runs", "yellow")
+        disk, memory = (
+            DASH if number is None else size(number)
+            for number in (step.disk_bytes, step.memory_bytes)
+        )
+        where = f"known after {step.search}" if step.search else str(step.path)
+        if step.search:
+            state = Text("⋯ waits", "yellow")
+        table.add_row(step.name, step.stage, state, disk, memory, Text(where, "dim"))
+    return table
+
+
+def plan_summary(planned: list[PlannedStep]) -> str:
+    """What is still to be done, added up."""
+    ahead = [step for step in planned if not step.reused]
+    disk = size(sum(step.disk_bytes or 0 for step in ahead))
+    memory = size(max((step.memory_bytes or 0 for step in ahead), default=0))
+    reused = len(planned) - len(ahead)
+    return f"{len(ahead)} to run, {reused} reused; about {disk} to write, {memory} of memory"
+
+
+def event_line(event: Event) -> Text:
+    """What happened to a job, and below it what to beware of."""
+    signs = {"reused": "✓", "started": "▸", "finished": "✓", "failed": "✗"}
+    words = {"reused": "reused", "started": "running", "finished": "done", "failed": "failed"}
+    styles = {"reused": "green", "started": "yellow", "finished": "green", "failed": "bold red"}
+    seconds = f" {_duration(event.seconds)}" if event.seconds is not None else ""
+    line = Text.assemble(
+        (f"{signs[event.kind]} ", styles[event.kind]),
+        f"{event.step:<24} ",
+        (f"{words[event.kind]}{seconds}", styles[event.kind]),
+        (f"  {event.detail}" if event.detail else "", "dim"),
+    )
+    return Text("\n").join([line, *map(outlook.caution, event.warnings)])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
