@@ -3,7 +3,9 @@
     nox -s bench                                               the built-in model, everything
     nox -s bench -- serving --model DIR --text test.txt        one part, a model of yours
 
-Parts are ``export``, ``serving`` and ``training``; all of them where none is named. Without
+Parts are ``export``, ``serving`` and ``training``; all of them where none is named. ``ptq``,
+``peers``, ``depth`` and ``killed`` are benchmarks of quantization with options of their own, each
+named alone: ``nox -s bench -- ptq --help``. Without
 ``--model`` a model of 25 million random parameters is measured; ``--text`` is a file whose first
 four windows of 512 tokens perplexity is measured on. Contestants that are not installed are left
 out, with the reason. Every comparison is taken in turns within this one run: read the ratios, and
@@ -18,10 +20,15 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import bars
+import depth
+import killed
+import peers_part
+import ptq
 import serving
 import tables
 import training
@@ -33,6 +40,12 @@ from quantship.recipe.language import TinyModel
 from quantship.tiny import build_model, build_tokenizer
 
 PARTS = ("export", "serving", "training")
+ALONE: dict[str, Callable[[list[str]], None]] = {
+    "ptq": ptq.main,
+    "peers": peers_part.main,
+    "depth": depth.main,
+    "killed": killed.main,
+}
 BUILT_IN = TinyModel(
     hidden_size=512, intermediate_size=1536, num_layers=8, num_heads=8, num_kv_heads=2
 )
@@ -42,6 +55,9 @@ WIDTH = 170
 
 def main() -> None:
     """Measure, print tables, and write the figures as JSON where asked to."""
+    if sys.argv[1:2] and sys.argv[1] in ALONE:
+        ALONE[sys.argv[1]](sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
