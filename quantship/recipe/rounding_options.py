@@ -20,7 +20,9 @@ class Calibration(Frozen):
     range: Literal["minmax", "moving_average", "percentile", "mse", "entropy"] = "moving_average"
     """What becomes the range: all that was seen, a moving average of each batch's least and
     greatest number, all but the outermost numbers, the range of least squared error, or the one
-    whose rounded numbers are distributed most like the numbers themselves (least KL)."""
+    whose rounded numbers are distributed most like the numbers themselves (least KL). The last and
+    ``percentile`` clip the few huge activations that language models need: they suit encoders and
+    image models."""
     percentile: float = Field(default=99.99, gt=50, le=100)
     """Per cent of the numbers that the range holds, for ``percentile``."""
 

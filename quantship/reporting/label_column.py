@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from quantship.reporting import labels, svg
+from quantship.reporting import labels
 from quantship.reporting.labels import Label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.text import Annotation
 
     Array = NDArray[np.float64]
 
@@ -38,7 +37,8 @@ def place(axes: Axes, marks: Sequence[Label]) -> None:
     to its left, else to the right of the plot, which is narrowed for it. Names to the right of the
     strip are written at their points.
     """
-    notes = [_annotate(axes, mark) for mark in marks]
+    line = {"lw": 0.7, "shrinkA": 2, "shrinkB": 4, "relpos": (0, 0.5)}
+    notes = [labels.annotate(axes, mark, **line) for mark in marks]
     width = max(note.get_window_extent().width for note in notes)
     strip = _strip(axes, marks, width)
     if strip is None:
@@ -118,23 +118,3 @@ def _narrow(axes: Axes, points: float) -> None:
 def _pixels(axes: Axes, marks: Sequence[Label]) -> Array:
     found: Array = axes.transData.transform([(mark.x, mark.y) for mark in marks])
     return found
-
-
-def _annotate(axes: Axes, mark: Label) -> Annotation:
-    note = axes.annotate(
-        mark.text,
-        (mark.x, mark.y),
-        xytext=(0, 0),
-        textcoords="offset points",
-        fontsize=9.5,
-        color=mark.colour,
-        parse_math=False,
-        zorder=4,
-        bbox={"facecolor": svg.SURFACE, "edgecolor": "none", "pad": 0.6},
-        arrowprops={
-            **{"arrowstyle": "-", "color": svg.FAINT, "lw": 0.7, "shrinkA": 2, "shrinkB": 4},
-            "relpos": (0, 0.5),
-        },
-    )
-    note.set_in_layout(False)
-    return note

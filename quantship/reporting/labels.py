@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def place(
     page = np.array([[window.x0, window.y0, window.x1, window.y1]])
     free = True
     for label, point in zip(labels, points, strict=True):
-        note = _annotate(axes, label)
+        note = annotate(axes, label)
         extent = note.get_window_extent()
         corners = point + np.array(_offsets(extent.width, extent.height))
         boxes = np.hstack([corners, corners + np.array((extent.width, extent.height))])
@@ -107,7 +107,14 @@ def place(
     return free
 
 
-def _annotate(axes: Axes, label: Label) -> Annotation:
+def annotate(axes: Axes, label: Label, **line: Any) -> Annotation:
+    """Write a label at its point, to be moved.
+
+    Args:
+        axes: Where.
+        label: What.
+        line: How the line between the two is drawn otherwise; see matplotlib's ``arrowprops``.
+    """
     note = axes.annotate(
         label.text,
         (label.x, label.y),
@@ -118,7 +125,7 @@ def _annotate(axes: Axes, label: Label) -> Annotation:
         parse_math=False,
         zorder=4,
         bbox={"facecolor": svg.SURFACE, "edgecolor": "none", "pad": 0.6},
-        arrowprops={"arrowstyle": "-", "color": svg.FAINT, "lw": 0.8, "shrinkB": 5},
+        arrowprops={"arrowstyle": "-", "color": svg.FAINT, "lw": 0.8, "shrinkB": 5, **line},
     )
     note.set_in_layout(False)
     return note

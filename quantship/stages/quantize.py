@@ -12,6 +12,7 @@ from quantship.frozen import Frozen
 from quantship.job import Job
 from quantship.quant.scheme import Scheme
 from quantship.recipe.language import QuantizeStep
+from quantship.recipe.options import needs_data
 
 if TYPE_CHECKING:
     from quantship.blocks.walk import Batch
@@ -29,12 +30,6 @@ class Settings(Frozen):
 
     step: QuantizeStep
     scheme: Scheme
-
-
-def needs_data(step: QuantizeStep, scheme: Scheme) -> bool:
-    """Whether calibration data runs through the model."""
-    needs: bool = ALGORITHMS[step.algorithm.kind].NEEDS_DATA
-    return needs or scheme.is_static or step.bias_correction
 
 
 def reads_statistics(step: QuantizeStep, scheme: Scheme) -> bool:
