@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from quantship.quant import numerics
-from quantship.quant.numerics import Grid, code_range, grouped
+from quantship.quant.numerics import Grid, grouped
+from quantship.quant.ranges import has_longer_side, shrunk_grid
 from quantship.quant.scheme import WeightFormat
 
 SHARES = tuple(step / 20 for step in range(23, 9, -1))
@@ -57,9 +58,9 @@ def searched_grid(weight_OI: Tensor, tokens_TI: Tensor, fmt: WeightFormat, start
 def _best(weight_OI: Tensor, moments: Tensor, fmt: WeightFormat, start: Grid) -> Grid:
     best, least_OG = start, _error(weight_OI, moments, fmt, start)
     for share in SHARES:
-        if share > 1 and not _has_longer_side(fmt):
+        if share > 1 and not has_longer_side(fmt):
             continue
-        grid = _grid(weight_OI, share, fmt)
+        grid = shrunk_grid(weight_OI, share, fmt)
         error_OG = _error(weight_OI, moments, fmt, grid)
         better_OG = error_OG < least_OG
         least_OG = torch.where(better_OG, error_OG, least_OG)
@@ -87,18 +88,3 @@ def _by_group(tokens_TI: Tensor, weight_OI: Tensor, fmt: WeightFormat) -> Tensor
     per_group = fmt.granularity == "per_group"
     width = grouped(weight_OI[:1], fmt).shape[-1] if per_group else weight_OI.shape[1]
     return tokens_TI.view(len(tokens_TI), -1, width).transpose(0, 1)
-
-
-def _has_longer_side(fmt: WeightFormat) -> bool:
-    """Whether the one code more that a grid has on one side is worth a negative scale."""
-    return fmt.symmetric and fmt.bits < 8
-
-
-def _grid(weight_OI: Tensor, share: float, fmt: WeightFormat) -> Grid:
-    """The grid of a share of the weights' range."""
-    grouped_OGS = grouped(weight_OI, fmt)
-    lowest_OG, highest_OG = grouped_OGS.amin(dim=-1), grouped_OGS.amax(dim=-1)
-    if not _has_longer_side(fmt):
-        return numerics.grid_of_range(lowest_OG * share, highest_OG * share, fmt)
-    outermost_OG = torch.where(highest_OG > -lowest_OG, highest_OG, lowest_OG)
-    return numerics.grid_to_end(outermost_OG * share, code_range(fmt.bits)[0], fmt)

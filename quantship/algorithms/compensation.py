@@ -20,6 +20,7 @@ from torch import Tensor
 
 from quantship.quant import numerics
 from quantship.quant.numerics import Grid, code_range, grouped
+from quantship.quant.ranges import has_longer_side, shrunk_grid
 from quantship.quant.scheme import WeightFormat
 
 BATCH = 128
@@ -94,12 +95,12 @@ def weighted_grid(weight_OI: Tensor, squares_I: Tensor, fmt: WeightFormat) -> Gr
             scale_OG = torch.cat([grid.scale for grid in grids])
             return Grid(scale_OG, torch.cat(zeros) if zeros else None)
     root_I = squares_I.pow(WEIGHT_POWER / 2)
-    best = _grid(weight_OI, SHARES[0], fmt)
+    best = shrunk_grid(weight_OI, SHARES[0], fmt)
     least_OG = _weighted_error(weight_OI, root_I, best, fmt)
     for share in SHARES[1:]:
-        if share > 1 and not _is_signed(fmt):
+        if share > 1 and not has_longer_side(fmt):
             break
-        grid = _grid(weight_OI, share, fmt)
+        grid = shrunk_grid(weight_OI, share, fmt)
         error_OG = _weighted_error(weight_OI, root_I, grid, fmt)
         better_OG = error_OG < least_OG
         least_OG = torch.where(better_OG, error_OG, least_OG)
@@ -157,21 +158,6 @@ def round_columns(
 def _columns(grid_OG: Tensor, num_out: int) -> tuple[Tensor, ...]:
     """Each group's numbers for all rows, contiguous."""
     return grid_OG.T.expand(-1, num_out).contiguous().unbind()
-
-
-def _is_signed(fmt: WeightFormat) -> bool:
-    """Whether the one code more that a grid has on one side is worth a negative scale."""
-    return fmt.symmetric and fmt.bits < 8
-
-
-def _grid(weight_OI: Tensor, share: float, fmt: WeightFormat) -> Grid:
-    """The grid of a share of the weights' range."""
-    grouped_OGS = grouped(weight_OI, fmt)
-    lowest_OG, highest_OG = grouped_OGS.amin(dim=-1), grouped_OGS.amax(dim=-1)
-    if not _is_signed(fmt):
-        return numerics.grid_of_range(lowest_OG * share, highest_OG * share, fmt)
-    outermost_OG = torch.where(highest_OG > -lowest_OG, highest_OG, lowest_OG)
-    return numerics.grid_to_end(outermost_OG * share, code_range(fmt.bits)[0], fmt)
 
 
 def _weighted_error(weight_OI: Tensor, root_I: Tensor, grid: Grid, fmt: WeightFormat) -> Tensor:

@@ -44,6 +44,24 @@ def find_grid(
     return choose_grid(weight_OI, fmt)
 
 
+def has_longer_side(fmt: WeightFormat) -> bool:
+    """Whether the one code more that a grid has on one side is worth a negative scale."""
+    return fmt.symmetric and fmt.bits < 8
+
+
+def shrunk_grid(weight_OI: Tensor, share: float, fmt: WeightFormat) -> Grid:
+    """The grid of a share of the weights' range, for searches that weigh errors in their own way.
+
+    Where it is worth it, the outermost weight's share is the end of the grid's longer side.
+    """
+    grouped_OGS = grouped(weight_OI, fmt)
+    lowest_OG, highest_OG = grouped_OGS.amin(dim=-1), grouped_OGS.amax(dim=-1)
+    if not has_longer_side(fmt):
+        return grid_of_range(lowest_OG * share, highest_OG * share, fmt)
+    outermost_OG = torch.where(highest_OG > -lowest_OG, highest_OG, lowest_OG)
+    return grid_to_end(outermost_OG * share, code_range(fmt.bits)[0], fmt)
+
+
 def _percentile_grid(weight_OI: Tensor, fmt: WeightFormat, percentile: float) -> Grid:
     grouped_OGS = grouped(weight_OI, fmt)
     size = grouped_OGS.shape[-1]
