@@ -41,6 +41,8 @@ def main(words: list[str]) -> None:
     parser.add_argument("--small", action="store_true", help="a 64th of the width, to try it out")
     options = parser.parse_args(words)
     console = Console(width=170)
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work, prefix="depth-") as work:
         found = measure(console, Path(work), options)
     text = render(found)
