@@ -293,7 +293,7 @@ class _Planner:
         for node in [node for node in self.nodes.values() if node.stage == "quantize"]:
             assert node.scheme is not None
             assert isinstance(node.settings, quantize.Settings)
-            if online.reject(node.scheme, node.settings.step.range) is None:
+            if online.reject(node.scheme, node.settings.step) is None:
                 settings = online.Settings(
                     scheme=node.scheme, batch_size=evaluation.batch_size, limit=evaluation.limit
                 )

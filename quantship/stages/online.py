@@ -12,6 +12,7 @@ from quantship.artifact import Facts
 from quantship.frozen import Frozen
 from quantship.job import Job
 from quantship.quant.scheme import Scheme
+from quantship.recipe.language import QuantizeStep
 
 REVISION = 1
 
@@ -24,12 +25,14 @@ class Settings(Frozen):
     limit: int | None
 
 
-def reject(scheme: Scheme, range: str) -> str | None:
-    """Why torchao cannot quantize so while loading, or None where it can."""
+def reject(scheme: Scheme, step: QuantizeStep) -> str | None:
+    """Why torchao cannot quantize as a step does while loading, or None where it can."""
     if scheme.is_static:
         return f"scheme '{scheme.name}' has static input ranges, which need calibration"
-    if range != "minmax":
-        return f"torchao rounds by minimum and maximum when it loads, not by {range}"
+    if step.algorithm.kind != "rtn" or step.bias_correction:
+        return "torchao rounds to nearest when it loads, and corrects no bias"
+    if step.range != "minmax":
+        return f"torchao rounds by minimum and maximum when it loads, not by {step.range}"
     return None
 
 

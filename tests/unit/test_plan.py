@@ -466,3 +466,15 @@ def test_a_model_that_is_not_to_be_had_is_the_users_error(
     recipe = RECIPE.replace("{tiny: {}}", "{hub: nobody/such-model}")
     with pytest.raises(UsageError, match="nobody/such-model"):
         plan(recipe=recipe)
+
+
+def test_torchao_rounds_online_what_it_can_round_so(plan: Planner) -> None:
+    def measured(*overrides: str) -> bool:
+        nodes = plan("evaluation={online: true}", *overrides).nodes
+        return any(node.name == "online ptq" for node in nodes)
+
+    assert measured()
+    assert not measured("steps.ptq.range=mse")
+    assert not measured("steps.ptq.algorithm=gptq")
+    assert not measured("steps.ptq.bias_correction=true")
+    assert not measured("steps.ptq.scheme=w8a8-static")
