@@ -4,7 +4,7 @@ Inputs whose features differ widely in size lose most of them to one scale. Each
 by s = max|x|^a / max|w|^(1 - a), its column of the weight multiplied, and the division folded into
 what computes the input: into norms, as in the paper, and into earlier layers too. In SmolLM2 the
 inputs that static ranges break are those of ``down_proj``, where one feature of the first token is
-in the thousands; they come from ``up_proj``, and norms alone mend no more than a tenth of the loss.
+in the thousands; they come from ``up_proj``, so norms alone mend little of the loss.
 
 Source:
     Xiao et al., SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language

@@ -49,7 +49,7 @@ class SearchOptions(Frozen):
     measure: Literal["fisher", "kl", "loss"] = "fisher"
     """What a layer's rounding costs: ``kl``: how far the model's predictions move when that layer
     alone is rounded; ``loss``: what its loss rises by then; ``fisher``: an estimate of ``kl`` from
-    gradients, as good, and in a fiftieth of the time."""
+    gradients, from one backward pass for all layers and candidates."""
     runtime: Literal["onnxruntime", "torchao"] = "onnxruntime"
     """Whose files and times the constraint is about."""
     range: RangeName = "minmax"

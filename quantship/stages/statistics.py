@@ -1,9 +1,8 @@
 """Look at the inputs of a float model's linear layers, once for all the steps that want to know.
 
 Algorithms that need no data take static input ranges from here: whatever the kind of range, and
-however many steps there are, data runs through the model once. Ranges of the float model serve as
-well as those of the blocks that are quantized already: w8a8-static SmolLM2-135M has a perplexity of
-2.962 and 2.950 with them on GSM8K, and 35.25 and 35.29 on WikiText.
+however many steps there are, data runs through the model once. They are the ranges of the float
+model's inputs, not of what rounded blocks before a layer leave.
 """
 
 from __future__ import annotations
