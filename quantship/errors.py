@@ -5,7 +5,8 @@
     ├── UsageError          2   the command line asks for something that cannot be
     ├── DataError           3   a record, named by file and line
     ├── StageError          3   a stage failed; wraps whatever a library raised
-    └── ParityError         3   the numbers that would ship are not the numbers that were made
+    ├── ParityError         3   the numbers that would ship are not the numbers that were made
+    └── GateError           4   a limit of the recipe does not hold
 
 Only ``cli`` prints them. Library exceptions are wrapped once, in ``pipeline``.
 """
@@ -91,3 +92,9 @@ class StageError(QuantshipError):
 
 class ParityError(QuantshipError):
     """Integers or logits that must be equal are not; nothing is shipped."""
+
+
+class GateError(QuantshipError):
+    """A run is finished and its report written, and a limit of the recipe does not hold."""
+
+    exit_code = 4

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from quantship import artifact, hardware, hub, models
+from quantship import artifact, hub, measurements, models
 from quantship.artifact import Artifact
 from quantship.errors import Problem, RecipeError, UsageError
 from quantship.frozen import Frozen
@@ -18,7 +18,6 @@ from quantship.recipe.language import (
     MODEL,
     AnyStep,
     Distillation,
-    Evaluation,
     ExportStep,
     Model,
     QatStep,
@@ -42,6 +41,7 @@ from quantship.stages import (
     quantize,
     search,
     statistics,
+    task,
     tiny,
 )
 
@@ -56,6 +56,7 @@ STAGES: dict[str, ModuleType] = {
     "search": search,
     "export": export,
     "evaluate": evaluate,
+    "task": task,
     "online": online,
     "benchmark": benchmark,
 }
@@ -90,12 +91,7 @@ def make(recipe: Recipe, *, download: bool, found: Mapping[str, Scheme] | None =
     planner.add(DATA, "data", data.settings_of(recipe.data, recipe.seed), {"model": MODEL})
     for step in recipe.steps:
         planner.add_step(step)
-    if recipe.evaluation is not None:
-        planner.add_evaluations(recipe.evaluation)
-        if recipe.evaluation.online:
-            planner.add_online(recipe.evaluation)
-    if recipe.benchmark is not None:
-        planner.add_benchmark()
+    measurements.add(planner, recipe)
     return Plan(tuple(planner.nodes.values()), planner.outside, tuple(planner.waiting.values()))
 
 
@@ -147,6 +143,7 @@ class _Planner:
         scheme: Scheme | None = None,
         group: str = "",
     ) -> None:
+        """Add a job, after its inputs."""
         hashes = {role: self.nodes[node].fingerprint for role, node in inputs.items()}
         fingerprint = artifact.fingerprint(
             stage, STAGES[stage].REVISION, describe(settings), hashes
@@ -161,7 +158,7 @@ class _Planner:
         assert step.input is not None
         awaited = self._awaited(step)
         if awaited is not None:
-            self._wait(step.name, step.stage, awaited)
+            self.wait(step.name, step.stage, awaited)
         elif isinstance(step, QatStep):
             self._add_qat(step.name, step, self._schemes[str(step.scheme)])
         elif isinstance(step, QuantizeStep):
@@ -210,7 +207,8 @@ class _Planner:
         scheme = getattr(step, "scheme", None)
         return None if scheme is None or scheme in self._schemes else str(scheme)
 
-    def _wait(self, name: str, stage: str, search: str) -> None:
+    def wait(self, name: str, stage: str, search: str) -> None:
+        """Note a job that cannot be planned before a search has found its scheme."""
         self.waiting[name] = Waiting(name, stage, search)
 
     def _statistics(self, model: str, calibration: Calibration) -> str:
@@ -262,7 +260,7 @@ class _Planner:
     def _add_exports(self, step: ExportStep) -> None:
         for source, name in exported_as(step).items():
             if source in self.waiting:
-                self._wait(name, "export", self.waiting[source].search)
+                self.wait(name, "export", self.waiting[source].search)
                 continue
             scheme = self.nodes[source].scheme
             self.add(
@@ -274,66 +272,20 @@ class _Planner:
                 group=self.nodes[source].group,
             )
 
-    def add_evaluations(self, evaluation: Evaluation) -> None:
-        settings = evaluate.Settings(
-            batch_size=evaluation.batch_size,
-            limit=evaluation.limit,
-            parity_sequences=evaluation.parity_sequences,
-        )
-        for unknown in list(self.waiting.values()):
-            self._wait(f"evaluate {unknown.name}", "evaluate", unknown.search)
-        for node in self._measured():
-            inputs = {"model": node.name, "data": DATA}
-            if node.stage == "export":
-                inputs["reference"] = node.inputs["model"]
-            self.add(f"evaluate {node.name}", "evaluate", settings, inputs)
-
-    def add_online(self, evaluation: Evaluation) -> None:
-        """Measure what torchao makes of each PTQ step's source when it rounds on loading."""
-        for node in [node for node in self.nodes.values() if node.stage == "quantize"]:
-            assert node.scheme is not None
-            assert isinstance(node.settings, quantize.Settings)
-            if online.reject(node.scheme, node.settings.step) is None:
-                settings = online.Settings(
-                    scheme=node.scheme, batch_size=evaluation.batch_size, limit=evaluation.limit
-                )
-                inputs = {"model": node.inputs["model"], "checkpoint": node.name, "data": DATA}
-                self.add(f"online {node.name}", "online", settings, inputs)
-
-    def add_benchmark(self) -> None:
-        assert self._recipe.benchmark is not None
-        settings = benchmark.Settings(
-            benchmark=self._recipe.benchmark,
-            threads=self._recipe.benchmark.threads or hardware.num_threads(),
-            seed=self._recipe.seed,
-            machine={"cpu": hardware.cpu_model(), **hardware.versions()},
-        )
-        if self.waiting:
-            self._wait("benchmark", "benchmark", next(iter(self.waiting.values())).search)
-            return
-        inputs = {node.name: node.name for node in self._measured()}
-        self.add("benchmark", "benchmark", settings, {benchmark.VOCABULARY: MODEL, **inputs})
-
-    def _measured(self) -> list[Node]:
-        evaluation = self._recipe.evaluation
-        skip_baseline = evaluation is not None and not evaluation.baseline
-        return [
-            node
-            for node in self.nodes.values()
-            if node.leaves_model and not (skip_baseline and node.group == "baseline")
-        ]
-
 
 def describe(settings: Frozen) -> dict[str, Any]:
     """Settings as JSON values, without what does not change a result.
 
-    That is a step's name, input and teacher, which are known by their own fingerprints, and where a
-    local data file lies: its digest says what it is.
+    That is a step's name, input and teacher, which are known by their own fingerprints, a task's
+    name and models, and where a local data file lies: its digest says what it is.
     """
     values: dict[str, Any] = settings.model_dump(mode="json")
-    step = values.get("step", {})
+    step, task = values.get("step", {}), values.get("task", {})
     for key in ("name", "input"):
         step.pop(key, None)
+    for key in ("name", "models"):
+        task.pop(key, None)
+    (task.get("source") or {}).pop("path", None)
     if step.get("distill") is not None:
         step["distill"].pop("teacher")
     for sources in (values.get("data", {}).get(split, ()) for split in ("train", "eval")):

@@ -84,6 +84,38 @@ class Sample:
     label: int
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """One record of a data set for classification.
+
+    Args:
+        texts: One text, or two that are judged together.
+        label: The class, from 0; an index of the source's class names.
+        origin: Where the record came from, as ``path:line`` or ``dataset[index]``.
+    """
+
+    texts: tuple[str, ...]
+    label: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One record that is answered by choosing.
+
+    Args:
+        prompt: What is asked, in words.
+        choices: Possible answers, each as it goes on after the prompt.
+        answer: Index of the right one.
+        origin: Where the record came from, as ``path:line`` or ``dataset[index]``.
+    """
+
+    prompt: str
+    choices: tuple[str, ...]
+    answer: int
+    origin: str
+
+
 def _problem(message: Message) -> str | None:
     if message["role"] not in get_args(Role):
         return f"unknown role {message['role']!r}; known are {', '.join(get_args(Role))}"

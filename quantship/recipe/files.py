@@ -24,6 +24,9 @@ def find_problems(recipe: Recipe) -> Iterator[Finding]:
     for part in ("train", "eval"):
         for index, source in enumerate(getattr(recipe.data, part)):
             yield from _source_findings(("data", part, index), source)
+    for index, task in enumerate(recipe.evaluation.tasks if recipe.evaluation else ()):
+        for source in task.sources:
+            yield from _source_findings(("evaluation", "tasks", index, "source"), source)
     if recipe.model.path is not None:
         yield from _model_findings(("model", "path"), recipe.model.path)
         yield from _float_findings(recipe.model.path, recipe)

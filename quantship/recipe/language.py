@@ -27,6 +27,7 @@ from quantship.recipe.model_options import TinyModel as TinyModel
 from quantship.recipe.own_scheme import OwnScheme, SchemeName
 from quantship.recipe.rounding_options import Lora, RoundingOptions
 from quantship.recipe.search_options import SearchOptions
+from quantship.tasks import table as tasks
 
 MODEL = "model"
 """What a step's ``input`` calls the model that the recipe starts from."""
@@ -179,8 +180,14 @@ AnyStep = Annotated[
 ]
 
 
+Task = Annotated[tasks.Options, Field(discriminator="task")]
+
+
 class Evaluation(Frozen):
     """Measured on every model the recipe makes, by the same code on torch and onnxruntime."""
+
+    tasks: tuple[Task, ...] = ()
+    """What to measure beside perplexity and token accuracy on ``data.eval``, which always are."""
 
     batch_size: Positive = 4
     """Sequences evaluated at once."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from quantship.errors import Problem, RecipeError
-from quantship.recipe import classifier, files, fit, sweeps
+from quantship.recipe import classifier, evaluations, files, fit, sweeps
 from quantship.recipe.findings import Finding
 from quantship.recipe.language import Recipe
 from quantship.recipe.layers import Items, choose_profile, override, profiles, read_chain
@@ -97,6 +97,7 @@ def _compose(
     unusable = list(files.find_problems(resolved))
     findings += unusable
     findings += classifier.find_problems(resolved)
+    findings += evaluations.find_problems(resolved)
     if not any(each.key[0] == "model" for each in unusable):
         findings += fit.find_problems(resolved)
     findings += _booleans_taken_as_numbers(kept, recipe.model_dump(), ())

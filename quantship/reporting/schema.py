@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, model_validator
 
+from quantship.reporting.evidence_schema import Evidence, Gate, TaskResult
 from quantship.reporting.ranking_schema import Front, Quantization, Ranking
 from quantship.reporting.recovery_schema import Recovery
 from quantship.reporting.routes import Route
@@ -141,6 +142,8 @@ class ModelRow(Section):
     """Size of the float32 model in the same kind of file, divided by ``size_bytes``."""
     metrics: Metrics | None = None
     """Accuracy; null: not evaluated."""
+    tasks: dict[str, TaskResult] = Field(default_factory=dict)
+    """What it made of each task that it was evaluated on, by the task's name."""
     benchmark: Benchmark | None = None
     """Speed and memory; null: not benchmarked."""
     parity: Parity | None = None
@@ -239,6 +242,10 @@ class Report(Section):
     """One entry a search for mixed precision, in the order of the recipe."""
     routes: list[Route] = Field(default_factory=list)
     """One entry for each other route to a model's integers that the recipe has tried."""
+    evidence: Evidence | None = None
+    """Tasks beside the evaluation data, and what they say; null: the recipe has none."""
+    gates: list[Gate] = Field(default_factory=list)
+    """The recipe's limits, and whether they hold."""
     notes: list[str]
     """What a reader should know before trusting a number."""
 

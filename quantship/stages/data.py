@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantship import hub
 from quantship.artifact import Facts, digest_file
-from quantship.data import hub_dataset, local_files
+from quantship.data import local_files, pinning
 from quantship.frozen import Frozen
 from quantship.job import Job
 from quantship.recipe.language import Data
@@ -33,23 +32,15 @@ class Settings(Frozen):
 
 def settings_of(data: Data, seed: int) -> Settings:
     """What the data of a recipe is made from: digests of local files, commits of remote ones."""
-    pinned = data.model_copy(
+    tied = data.model_copy(
         update={
-            "train": tuple(map(_pinned, data.train)),
-            "eval": tuple(map(_pinned, data.eval)),
+            "train": tuple(map(pinning.pinned, data.train)),
+            "eval": tuple(map(pinning.pinned, data.eval)),
         }
     )
-    sources = (*pinned.train, *pinned.eval)
+    sources = (*tied.train, *tied.eval)
     digests = tuple(tuple(map(digest_file, local_files(source))) for source in sources)
-    return Settings(data=pinned, seed=seed, file_digests=digests)
-
-
-def _pinned(source: Source) -> Source:
-    """The source with its revision on the Hub resolved to a commit, where it has one."""
-    remote = hub_dataset(source)
-    if remote is None:
-        return source
-    return source.model_copy(update={"revision": hub.commit(*remote, "dataset")})
+    return Settings(data=tied, seed=seed, file_digests=digests)
 
 
 def run(job: Job) -> Facts:

@@ -44,10 +44,12 @@ class Likelihood:
     Args:
         metrics: ``perplexity``, ``token_accuracy``, ``mean_loss`` (nats a token), ``num_tokens``.
         sequences: The sums by sequence that these come from.
+        num_hits: ``[sequences]`` int64, tokens whose most likely prediction is the label.
     """
 
     metrics: dict[str, float]
     sequences: Sequences
+    num_hits: NDArray[np.int64]
 
 
 def evaluate(runtime: Runtime | Classifier, batches: Iterable[dict[str, Any]]) -> Likelihood:
@@ -67,7 +69,7 @@ def evaluate(runtime: Runtime | Classifier, batches: Iterable[dict[str, Any]]) -
     """
     nll_nats: list[NDArray[np.float64]] = []
     num_tokens: list[NDArray[np.int64]] = []
-    hits = 0
+    num_hits: list[NDArray[np.int64]] = []
     for batch in batches:
         logits, labels = _aligned(runtime, batch)
         kept = labels != IGNORED
@@ -76,9 +78,11 @@ def evaluate(runtime: Runtime | Classifier, batches: Iterable[dict[str, Any]]) -
         nll[kept] = -log_softmax(predictions)[np.arange(len(targets)), targets]
         nll_nats.append(nll.sum(axis=1))
         num_tokens.append(kept.sum(axis=1, dtype=np.int64))
-        hits += int((predictions.argmax(axis=-1) == targets).sum())
+        hits = np.zeros(labels.shape, np.int64)
+        hits[kept] = predictions.argmax(axis=-1) == targets
+        num_hits.append(hits.sum(axis=1))
     sequences = Sequences(np.concatenate(nll_nats), np.concatenate(num_tokens))
-    total = int(sequences.num_tokens.sum())
+    total, hit = int(sequences.num_tokens.sum()), np.concatenate(num_hits)
     mean_loss = float(sequences.nll_nats.sum()) / total
     if not mean_loss < LARGEST_LOSS:
         raise QuantshipError(
@@ -87,11 +91,11 @@ def evaluate(runtime: Runtime | Classifier, batches: Iterable[dict[str, Any]]) -
         )
     metrics = {
         "perplexity": math.exp(mean_loss),
-        "token_accuracy": hits / total,
+        "token_accuracy": int(hit.sum()) / total,
         "mean_loss": mean_loss,
         "num_tokens": total,
     }
-    return Likelihood(metrics, sequences)
+    return Likelihood(metrics, sequences, hit)
 
 
 def _aligned(runtime: Runtime | Classifier, batch: dict[str, Any]) -> tuple[Logits, Tokens]:
