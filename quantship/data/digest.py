@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from quantship.data.features import FEATURES
 
@@ -26,10 +28,14 @@ def digest(directory: Path, limit: int | None = None) -> str:
     columns = (
         {FEATURES: "<f4", "labels": "<i8"} if samples else {"input_ids": "<i4", "labels": "<i4"}
     )
-    whole = sha256()
+    whole = hashlib.sha256()
     for row in dataset.select(range(min(len(dataset), limit or len(dataset)))):
         for name, dtype in columns.items():
-            values = np.asarray(row[name], dtype=dtype)
-            whole.update(f"{name} {values.size}\n".encode())
-            whole.update(values.tobytes())
+            update(whole, name, np.asarray(row[name], dtype=dtype))
     return whole.hexdigest()
+
+
+def update(whole: hashlib._Hash, name: str, values: npt.NDArray[Any]) -> None:
+    """Take a row's values of one column into a digest; in the dtype that the column is read in."""
+    whole.update(f"{name} {values.size}\n".encode())
+    whole.update(values.tobytes())

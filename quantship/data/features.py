@@ -9,8 +9,10 @@ import numpy as np
 
 from quantship import progress
 from quantship.artifact import Facts
-from quantship.data import Source, samples
+from quantship.data import samples
+from quantship.data.parts import Reading, described
 from quantship.data.source import Sample
+from quantship.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -21,31 +23,34 @@ FEATURES = "features"
 
 
 def prepare_samples(
-    sources: Sequence[Source], *, seed: int, shuffle: bool
+    readings: Sequence[Reading], *, seed: int, shuffle: bool
 ) -> tuple[Dataset, Facts]:
     """Read sources of samples into columns ``features`` (float32 lists) and ``labels`` (int64).
 
     Args:
-        sources: Read one after the other.
+        readings: Sources, read one after the other.
         seed: Decides the order where ``shuffle``.
         shuffle: Mix the samples of all sources.
 
     Returns:
-        The data set, and facts, JSON values only: for each of ``sources`` how many ``records`` it
+        The data set, and facts, JSON values only: for each of the sources how many ``records`` it
         had, all of them used; ``samples``; ``samples_by_class``.
 
     Raises:
+        DataError: There is no sample.
         QuantshipError: What a source needs is not installed.
     """
     from datasets import Dataset, Features, List, Value
 
     held: list[Sample] = []
     facts = []
-    for source in sources:
-        read = progress.track(samples(source), f"reading {source.adapter}", source.limit)
-        found = list(read)
-        held += found
-        facts.append({"adapter": source.adapter, "records": len(found), "over_length": 0})
+    for reading in readings:
+        source = reading.part.source
+        read = progress.track(samples(source), reading.part.note, source.limit)
+        held += reading.take(read)
+        facts.append({**reading.facts(), "over_length": 0})
+    if not held:
+        raise DataError("there is no sample", described(readings))
     order: Iterable[int] = range(len(held))
     if shuffle:
         order = np.random.default_rng(seed).permutation(len(held))

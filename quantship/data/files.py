@@ -10,6 +10,10 @@ from typing import Any
 
 from quantship.errors import DataError
 
+LONGEST_LINE_BYTES = 2**25
+"""A record of ten million characters fits; a file without line ends is not read into memory."""
+LARGEST_DOCUMENT_BYTES = 2**29
+
 
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield ``(path:line, line)`` for every line of a UTF-8 file, line ends kept as they are.
@@ -18,19 +22,23 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
     is dropped. Memory holds one line at a time.
 
     Raises:
-        DataError: The file cannot be read, or a line is not UTF-8.
+        DataError: The file cannot be read, or a line is not UTF-8 or too long to be held.
     """
-    with _readable(path), path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+    number = 1
+    with readable(path), path.open("rb") as file:
+        while line := file.readline(LONGEST_LINE_BYTES + 1):
             origin = f"{path}:{number}"
-            yield origin, _decode(line, origin, "utf-8-sig" if number == 1 else "utf-8")
+            if len(line) > LONGEST_LINE_BYTES:
+                raise DataError(f"the line has more than {LONGEST_LINE_BYTES:,} bytes", origin)
+            yield origin, decoded(line, origin, "utf-8-sig" if number == 1 else "utf-8")
+            number += 1
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield ``(path:line, value)`` for every line of a JSON Lines file; blank lines are skipped.
 
     Raises:
-        DataError: The file cannot be read, or a line is not UTF-8 or not JSON.
+        DataError: The file cannot be read, or a line is not UTF-8, not JSON or too long.
     """
     for origin, line in text_lines(path):
         if line.strip():
@@ -41,22 +49,39 @@ def json_document(path: Path) -> Any:
     """The value of a file that is one JSON document, held in memory as a whole.
 
     Raises:
-        DataError: The file cannot be read, is not UTF-8 or is not JSON; names the line.
+        DataError: The file cannot be read, is not UTF-8, not JSON or too large; names the line.
     """
-    # Line by line, so that a byte that is not UTF-8 is named by its line too.
-    text = "".join(line for _, line in text_lines(path))
+    with readable(path):
+        if path.stat().st_size > LARGEST_DOCUMENT_BYTES:
+            message = f"the document has more than {LARGEST_DOCUMENT_BYTES:,} bytes"
+            raise DataError(message, str(path))
+        content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        start = content.rfind(b"\n", 0, error.start) + 1
+        line = content[start : error.start + 4]
+        return decoded(line, f"{path}:{number}", "utf-8")  # which says where in the line
+    del content
     return _parse(text, str(path), whole=True)
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Turn whatever the file system refuses into a DataError that names the file."""
     try:
         yield
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", str(path)) from error
 
 
-def _decode(line: bytes, origin: str, encoding: str) -> str:
+def decoded(line: bytes, origin: str, encoding: str) -> str:
+    """A line as text.
+
+    Raises:
+        DataError: It is not UTF-8; says which byte is wrong.
+    """
     try:
         return line.decode(encoding)
     except UnicodeDecodeError as error:

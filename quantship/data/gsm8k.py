@@ -14,6 +14,7 @@ annotations and the final ``#### 10`` included).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from quantship.data import hub
@@ -29,8 +30,33 @@ class Options(FileOptions):
     adapter: Literal["gsm8k"]
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One word problem.
+
+    Args:
+        question: As it stands.
+        answer: The solution as it stands, ``#### 10`` at its end.
+        origin: Where the record came from.
+    """
+
+    question: str
+    answer: str
+    origin: str
+
+
 def rows(options: Options) -> Iterator[Example]:
     """Yield one question and its answer a record.
+
+    Raises:
+        DataError: A record is malformed; names its file and line.
+    """
+    for one in problems(options):
+        yield Example(exchange(one.question, one.answer), one.origin)
+
+
+def problems(options: Options) -> Iterator[Problem]:
+    """Yield every problem.
 
     Raises:
         DataError: A record is malformed; names its file and line.
@@ -41,4 +67,4 @@ def rows(options: Options) -> Iterator[Example]:
         records = hub.records(options.hub, "main", options.revision, options.split)
     for origin, record in records:
         question, answer = filled(record, "question", origin), filled(record, "answer", origin)
-        yield Example(exchange(question, answer), origin)
+        yield Problem(question, answer, origin)

@@ -22,6 +22,7 @@ and an assistant turn (the code, its lines ended by a plain newline).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from quantship.data import hub
@@ -47,8 +48,43 @@ class Options(FileOptions):
     """Tasks to read, by their ids as upstream assigns them; a local file holds all of them."""
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One function to write. Lines end in a plain newline.
+
+    Args:
+        text: What it should do, in a sentence.
+        setup: Code that its tests need; mostly empty.
+        tests: Asserts.
+        code: A solution.
+        origin: Where the record came from.
+    """
+
+    text: str
+    setup: str
+    tests: tuple[str, ...]
+    code: str
+    origin: str
+
+    @property
+    def prompt(self) -> str:
+        """The task and its tests, as a user gives them."""
+        checks = "\n".join([self.setup, *self.tests] if self.setup.strip() else self.tests)
+        return f"{self.text}\nYour code should pass these tests:\n\n{checks}"
+
+
 def rows(options: Options) -> Iterator[Example]:
     """Yield one task and its solution a record of the split.
+
+    Raises:
+        DataError: A record, of whichever split, is malformed; names its file and line.
+    """
+    for one in problems(options):
+        yield Example(exchange(one.prompt, one.code), one.origin)
+
+
+def problems(options: Options) -> Iterator[Problem]:
+    """Yield every problem of the split.
 
     Raises:
         DataError: A record, of whichever split, is malformed; names its file and line.
@@ -61,21 +97,22 @@ def rows(options: Options) -> Iterator[Example]:
         task_id = field(record, "task_id", int, origin)
         if not 1 <= task_id <= TASK_IDS["train"][-1]:
             raise DataError(f"task_id {task_id} is not one of MBPP's 1 to 974", origin)
-        example = _example(record, origin)
+        problem = _problem(record, origin)
         if task_id in TASK_IDS[options.split]:
-            yield example
+            yield problem
 
 
-def _example(record: object, origin: str) -> Example:
+def _problem(record: object, origin: str) -> Problem:
     tests = texts(field(record, "test_list", list, origin), origin, "test_list")
     if not tests:
         raise DataError("'test_list' is empty", origin)
-    setup = field(record, "test_setup_code", str, origin)
-    task = filled(record, "text", origin)
-    checks = "\n".join([setup, *tests] if setup.strip() else tests)
-    prompt = f"{task}\nYour code should pass these tests:\n\n{checks}"
-    code = filled(record, "code", origin)
-    return Example(exchange(_plain_newlines(prompt), _plain_newlines(code)), origin)
+    return Problem(
+        text=_plain_newlines(filled(record, "text", origin)),
+        setup=_plain_newlines(field(record, "test_setup_code", str, origin)),
+        tests=tuple(map(_plain_newlines, tests)),
+        code=_plain_newlines(filled(record, "code", origin)),
+        origin=origin,
+    )
 
 
 def _plain_newlines(text: str) -> str:

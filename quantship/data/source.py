@@ -104,8 +104,9 @@ class Question:
     """One record that is answered by choosing.
 
     Args:
-        prompt: What is asked, in words.
-        choices: Possible answers, each as it goes on after the prompt.
+        prompt: What is asked, in words; no white space at its ends.
+        choices: Possible answers, each as it goes on after the prompt: it begins with a space.
+            Without it, it is an assistant's turn.
         answer: Index of the right one.
         origin: Where the record came from, as ``path:line`` or ``dataset[index]``.
     """

@@ -19,6 +19,7 @@ and an assistant turn (``308``, the first of its answers).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -36,8 +37,40 @@ class Options(FileOptions):
     adapter: Literal["squad"]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One question on a passage.
+
+    Args:
+        context: The passage.
+        question: As it stands.
+        answers: Every answer that counts as right, at least one; they may be equal.
+        origin: Where the record came from.
+    """
+
+    context: str
+    question: str
+    answers: tuple[str, ...]
+    origin: str
+
+    @property
+    def prompt(self) -> str:
+        """Passage and question, as a user gives them."""
+        return f"{self.context}\n\n{self.question}"
+
+
 def rows(options: Options) -> Iterator[Example]:
     """Yield one passage with its question, and the answer, a question.
+
+    Raises:
+        DataError: A record is malformed; names the file and the place in the document.
+    """
+    for one in asked(options):
+        yield Example(exchange(one.prompt, one.answers[0]), one.origin)
+
+
+def asked(options: Options) -> Iterator[Asked]:
+    """Yield every question with all its answers.
 
     Raises:
         DataError: A record is malformed; names the file and the place in the document.
@@ -49,27 +82,27 @@ def rows(options: Options) -> Iterator[Example]:
         answers = field(field(record, "answers", dict, origin), "text", list, origin)
         context = filled(record, "context", origin)
         question = filled(record, "question", origin)
-        yield _example(context, question, texts(answers, origin, "answers"), origin)
+        yield _asked(context, question, texts(answers, origin, "answers"), origin)
 
 
-def _from_file(path: Path) -> Iterator[Example]:
+def _from_file(path: Path) -> Iterator[Asked]:
     articles = field(json_document(path), "data", list, str(path))
     for i, article in enumerate(articles):
         place = f"{path}: data[{i}]"
         for j, paragraph in enumerate(field(article, "paragraphs", list, place)):
             passage = f"{place}.paragraphs[{j}]"
             context = filled(paragraph, "context", passage)
-            for k, asked in enumerate(field(paragraph, "qas", list, passage)):
+            for k, entry in enumerate(field(paragraph, "qas", list, passage)):
                 origin = f"{passage}.qas[{k}]"
                 answers = [
                     field(answer, "text", str, f"{origin}.answers[{n}]")
-                    for n, answer in enumerate(field(asked, "answers", list, origin))
+                    for n, answer in enumerate(field(entry, "answers", list, origin))
                 ]
-                question = filled(asked, "question", origin)
-                yield _example(context, question, answers, origin)
+                question = filled(entry, "question", origin)
+                yield _asked(context, question, answers, origin)
 
 
-def _example(context: str, question: str, answers: list[str], origin: str) -> Example:
+def _asked(context: str, question: str, answers: list[str], origin: str) -> Asked:
     if not answers:
         raise DataError("no answer; questions without one belong to SQuAD 2.0", origin)
-    return Example(exchange(f"{context}\n\n{question}", answers[0]), origin)
+    return Asked(context, question, tuple(answers), origin)

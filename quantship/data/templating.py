@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
-from quantship.data.source import Example
+from quantship.data.source import Example, Message
 from quantship.errors import DataError, QuantshipError
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """Label of a token that the loss leaves out, as torch's cross entropy has it."""
+LONGEST_PIECE = 1_000_000
+"""Characters of running text that are tokenized at once, or at most twice as many."""
 # A template is a program: it may raise on purpose, or trip over what it did not expect.
 _TEMPLATE_FAILURES = (
     TemplateError,
@@ -38,6 +40,16 @@ class Encoded:
 
     input_ids: list[int]
     labels: list[int]
+
+    @property
+    def predicts(self) -> bool:
+        """Whether some token's label is predicted by the token before it."""
+        return any(label != IGNORED for label in self.labels[1:])
+
+    @property
+    def num_learnt(self) -> int:
+        """Tokens that are not masked."""
+        return len(self.labels) - self.labels.count(IGNORED)
 
 
 def encode(
@@ -76,6 +88,21 @@ def encode(
     input_ids = list(encoding["input_ids"])
     labels = _masked(input_ids, encoding["offset_mapping"], spans)
     return Encoded(input_ids, labels)
+
+
+def encode_text(example: Example, tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
+    """Tokenize running text; in pieces, cut before a white space, where it is very long.
+
+    So memory stays bounded. A tokenizer that adds something before a text adds it to every piece.
+    """
+    text = example.messages[0]["content"]
+    start = 0
+    while len(text) - start > 2 * LONGEST_PIECE:
+        cut = max(text.rfind(space, start + 1, start + LONGEST_PIECE) for space in " \n")
+        end = cut if cut > start else start + LONGEST_PIECE
+        yield _all(tokenizer, text[start:end])
+        start = end
+    yield _all(tokenizer, text[start:] if start else text)
 
 
 def _all(tokenizer: PreTrainedTokenizerBase, text: str) -> Encoded:
@@ -136,6 +163,26 @@ def _without_line_end(turn: str, content: str) -> str:
     return turn.rstrip() if marker.strip() else turn
 
 
+def render_prompt(
+    messages: Sequence[Message],
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template: str | None,
+    origin: str,
+) -> str:
+    """Messages as the template writes them, up to where the assistant begins to answer.
+
+    Args:
+        messages: What was said before.
+        tokenizer: The model's.
+        chat_template: Jinja template; None: the tokenizer's own.
+        origin: Where the record came from, for errors.
+
+    Raises:
+        DataError: The template fails.
+    """
+    return _written(messages, tokenizer, chat_template, origin, for_generation=True)
+
+
 def _render(
     example: Example,
     count: int,
@@ -145,17 +192,28 @@ def _render(
     for_generation: bool = False,
 ) -> str:
     """The first ``count`` messages as the template writes them."""
-    messages: list[dict[str, str]] = [
-        {"role": message["role"], "content": message["content"]}
-        for message in example.messages[:count]
-    ]
+    messages = example.messages[:count]
+    return _written(
+        messages, tokenizer, chat_template, example.origin, for_generation=for_generation
+    )
+
+
+def _written(
+    messages: Sequence[Message],
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template: str | None,
+    origin: str,
+    *,
+    for_generation: bool,
+) -> str:
+    turns = [{"role": str(one["role"]), "content": one["content"]} for one in messages]
     try:
         rendered = tokenizer.apply_chat_template(
-            [messages],  # a batch of one: a chat alone must not be empty
+            [turns],  # a batch of one: a chat alone must not be empty
             chat_template=chat_template,
             tokenize=False,
             add_generation_prompt=for_generation,
         )
     except _TEMPLATE_FAILURES as error:
-        raise DataError(f"the chat template fails: {error}", example.origin) from error
+        raise DataError(f"the chat template fails: {error}", origin) from error
     return str(rendered[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from quantship.artifact import Facts, digest_file
@@ -11,14 +13,10 @@ from quantship.job import Job
 from quantship.recipe.language import Data
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from datasets import Dataset
-
-    from quantship.data import Source
+    from quantship.data.parts import Part, Reading
 
 REVISION = 1
-TRAIN, EVAL = "train", "eval"
+TRAIN, EVAL, OVERLAP = "train", "eval", "overlap"
 
 
 class Settings(Frozen):
@@ -43,36 +41,57 @@ def settings_of(data: Data, seed: int) -> Settings:
     return Settings(data=tied, seed=seed, file_digests=digests)
 
 
+def parts(data: Data, seed: int) -> dict[str, list[Part]]:
+    """What there is to train and to evaluate on, by the name of the data set that it becomes."""
+    from quantship.data.parts import Holdout, sides
+
+    holdout = None if data.holdout is None else Holdout(data.holdout, seed)
+    train, evaluation = sides(data.train, data.eval, holdout)
+    return {name: taken for name, taken in ((TRAIN, train), (EVAL, evaluation)) if taken}
+
+
 def run(job: Job) -> Facts:
-    """Write ``train/`` and ``eval/`` with ``Dataset.save_to_disk``."""
+    """Write ``train/`` and ``eval/``, to be read with ``load_from_disk``.
+
+    Beside the facts of both, ``overlap`` says of each source to evaluate on how many of its records
+    are trained on as well.
+    """
+    from quantship.data import overlap
+    from quantship.data.parts import Reading
+
     settings: Settings = job.settings
-    data = settings.data
     facts: Facts = {}
-    for name, sources, training in ((TRAIN, data.train, True), (EVAL, data.eval, False)):
-        if sources:
-            made, facts[name] = _prepare(sources, settings, job.inputs["model"].path, training)
-            made.save_to_disk(job.out / name)
+    hashes: dict[str, list[Path]] = {}
+    with TemporaryDirectory(dir=job.out, prefix=".hashes-") as folder:
+        for name, taken in parts(settings.data, settings.seed).items():
+            hashes[name] = [Path(folder) / f"{name}-{index}" for index in range(len(taken))]
+            readings = [Reading(*pair) for pair in zip(taken, hashes[name], strict=True)]
+            model = job.inputs["model"].path
+            facts[name] = _write(job.out / name, readings, settings, model, name == TRAIN)
+        if len(hashes) == 2:
+            facts[OVERLAP] = overlap.count(hashes[TRAIN], hashes[EVAL])
     return facts
 
 
-def _prepare(
-    sources: tuple[Source, ...], settings: Settings, model: Path, training: bool
-) -> tuple[Dataset, Facts]:
-    from quantship.data import holds_samples
+def _write(
+    out: Path, readings: list[Reading], settings: Settings, model: Path, training: bool
+) -> Facts:
+    from quantship.data import holds_samples, prepare
     from quantship.data.features import prepare_samples
-    from quantship.data.prepare import prepare
+    from quantship.data.texts import open_reader, prepare_texts
     from quantship.models import load_tokenizer
+    from quantship.runtimes.kinds import read_kind
 
-    data = settings.data
-    if holds_samples(sources[0]):  # then all do: a recipe's check sees to it
-        return prepare_samples(sources, seed=settings.seed, shuffle=training)
-    return prepare(
-        sources,
-        load_tokenizer(model),
-        max_length=data.max_length,
-        chat_template=data.chat_template,
-        mask_prompt=data.mask_prompt,
-        packing=data.packing and training,
-        seed=settings.seed,
-        shuffle=training,
-    )
+    data, seed = settings.data, settings.seed
+    if holds_samples(readings[0].part.source):  # then all do: a recipe's check sees to it
+        made, facts = prepare_samples(readings, seed=seed, shuffle=training)
+    elif read_kind(model) == "texts":
+        reader = open_reader(model, load_tokenizer(model), data.max_length)
+        made, facts = prepare_texts(readings, reader, seed=seed, shuffle=training)
+    else:
+        tokenizer = load_tokenizer(model)
+        form = prepare.Format(tokenizer, data.max_length, data.chat_template, data.mask_prompt)
+        packing = data.packing and training
+        return prepare.write(out, readings, form, packing=packing, seed=seed if training else None)
+    made.save_to_disk(out)
+    return facts

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from quantship.data import digits, holds_samples, hub_dataset, local_files, samples
 from quantship.data.features import prepare_samples
+from quantship.data.parts import Part, Reading
 from quantship.data.prepare import collate, in_batches
 from quantship.errors import QuantshipError
 
@@ -55,20 +56,25 @@ def test_every_pass_reads_the_same(source):
 @needs_digits
 def test_samples_are_mixed_to_train_on_and_in_order_to_evaluate_on(source):
     given = [source("digits", limit=40)]
-    in_order, facts = prepare_samples(given, seed=0, shuffle=False)
+
+    def made(seed, shuffle):
+        return prepare_samples([Reading(Part(given[0]))], seed=seed, shuffle=shuffle)
+
+    in_order, facts = made(seed=0, shuffle=False)
     assert in_order["labels"] == [sample.label for sample in samples(given[0])]
-    mixed, other, again = (prepare_samples(given, seed=s, shuffle=True)[0] for s in (1, 2, 1))
+    mixed, other, again = (made(seed=s, shuffle=True)[0] for s in (1, 2, 1))
     assert mixed["labels"] == again["labels"] != other["labels"]
     assert sorted(mixed["labels"]) == sorted(in_order["labels"])
     assert facts["samples"] == 40
     assert sum(facts["samples_by_class"].values()) == 40
-    assert facts["sources"] == [{"adapter": "digits", "records": 40, "over_length": 0}]
+    [found] = facts["sources"]
+    assert (found["adapter"], found["records"], found["over_length"]) == ("digits", 40, 0)
 
 
 @needs_digits
 def test_features_keep_their_labels_and_every_bit_through_the_data_set(source):
     given = source("digits", limit=30)
-    dataset, _ = prepare_samples([given], seed=3, shuffle=True)
+    dataset, _ = prepare_samples([Reading(Part(given))], seed=3, shuffle=True)
     known = {sample.features.tobytes(): sample.label for sample in samples(given)}
     (batch,) = in_batches(dataset, 30)
     rows = zip(batch["features"].numpy(), batch["labels"].tolist(), strict=True)

@@ -7,6 +7,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from quantship.data import prepare as prepare_module
+from quantship.data import templating
 from quantship.data.prepare import collate, prepare
 from quantship.data.templating import IGNORED
 from quantship.errors import DataError
@@ -97,6 +99,38 @@ def test_a_chat_of_exactly_max_length_is_used(write_lines, source):
     assert len(prepared([source("chat", path=path)], max_length=length)[0]) == 1
     with pytest.raises(DataError, match=f"1 are over max_length {length - 1}, 0 have no token"):
         prepared([source("chat", path=path)], max_length=length - 1)
+
+
+@pytest.mark.parametrize("long", ["a" * 200, "多" * 101])
+def test_a_chat_of_too_many_characters_is_left_out_untokenized(
+    write_lines, source, monkeypatch, long
+):
+    monkeypatch.setattr(prepare_module, "LONGEST_CHARACTERS", 100)
+    monkeypatch.setattr(prepare_module, "LONGEST_TOKEN", 1)
+    path = write_lines(chat("a", "b"), chat(long, "b"), chat("a" * 60, "b"))
+    dataset, facts = prepared([source("chat", path=path)])
+    [found] = facts["sources"]
+    assert (len(dataset), found["over_length"], found["untokenized"]) == (1, 2, 1)
+    assert facts["token_lengths"]["max"] < 200
+
+
+def test_a_chat_of_more_turns_than_tokens_fit_is_left_out_untokenized(write_lines, source):
+    path = write_lines(chat("a", "b"), {"messages": chat("a", "b")["messages"] * 41})
+    [found] = prepared([source("chat", path=path)])[1]["sources"]
+    assert (found["over_length"], found["untokenized"]) == (1, 1)
+
+
+@SHARED_TMP
+@given(words=st.lists(st.text("ab\n多", min_size=1, max_size=12), max_size=20))
+@pytest.mark.parametrize("piece", [1, 5, 40])
+def test_running_text_in_pieces_is_the_text(source, tmp_path, monkeypatch, words, piece):
+    text = "x" + " ".join(words) + "y"
+    (tmp_path / "text.txt").write_text(text, newline="")
+    given_source = source("wikitext", path=tmp_path / "text.txt")
+    whole = prepared([given_source], max_length=7)[0][:]
+    with monkeypatch.context() as patch:
+        patch.setattr(templating, "LONGEST_PIECE", piece)
+        assert prepared([given_source], max_length=7)[0][:] == whole
 
 
 def test_chats_with_nothing_to_learn_are_left_out_and_counted(write_lines, source):

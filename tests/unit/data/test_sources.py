@@ -5,7 +5,14 @@ import itertools
 import pytest
 from pydantic import ValidationError
 
-from quantship.data import hub_dataset, local_files, rows
+from quantship.data import (
+    class_names,
+    holds_classes,
+    holds_questions,
+    hub_dataset,
+    local_files,
+    rows,
+)
 
 
 def test_limit_stops_before_the_next_record_is_read(write_lines, source):
@@ -31,6 +38,24 @@ def test_a_source_reads_its_file_or_its_hub_data_set(source, name):
     assert revision == "abc"
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "dataset"),
+    [("glue", "rte", "nyu-mll/glue"), ("superglue", "rte", "aps/super_glue")],
+)
+def test_a_task_is_read_from_its_file_or_from_the_hub(source, name, task, dataset):
+    given = source(name, task=task, path="some/file.tsv")
+    assert [path.as_posix() for path in local_files(given)] == ["some/file.tsv"]
+    assert hub_dataset(given) is None
+    assert hub_dataset(source(name, task=task)) == (dataset, "main")
+    assert holds_questions(given)
+    assert class_names(given) == ("entailment", "not_entailment")
+
+
+def test_chats_hold_neither_questions_nor_classes(source):
+    given = source("builtin")
+    assert (holds_questions(given), holds_classes(given), class_names(given)) == (False, False, ())
+
+
 def test_a_hub_source_is_local_where_it_names_a_folder(source, tmp_path):
     (tmp_path / "b").mkdir()
     files = (tmp_path / "a.jsonl", tmp_path / "b" / "c.jsonl")
@@ -42,13 +67,15 @@ def test_a_hub_source_is_local_where_it_names_a_folder(source, tmp_path):
     assert hub_dataset(source("hub", dataset="me/it")) == ("me/it", "main")
 
 
-def test_builtin_and_chat_read_nothing_from_the_hub(source):
+def test_builtin_reads_no_file_and_nothing_from_the_hub(source):
     assert hub_dataset(source("builtin")) is None
     assert local_files(source("builtin")) == ()
-    assert hub_dataset(source("chat", path="chats.jsonl")) is None
-    assert [path.name for path in local_files(source("chat", path="chats.jsonl"))] == [
-        "chats.jsonl"
-    ]
+
+
+@pytest.mark.parametrize("name", ["alpaca", "chat", "sharegpt"])
+def test_files_of_ones_own_are_not_on_the_hub(source, name):
+    assert hub_dataset(source(name, path="chats.jsonl")) is None
+    assert [path.name for path in local_files(source(name, path="chats.jsonl"))] == ["chats.jsonl"]
 
 
 def test_a_path_in_the_home_folder_is_found(source, tmp_path, monkeypatch):
@@ -57,7 +84,9 @@ def test_a_path_in_the_home_folder_is_found(source, tmp_path, monkeypatch):
     assert source("hub", dataset="~/data").dataset == str(tmp_path / "data")
 
 
-@pytest.mark.parametrize("given", [("gsm8k", "path"), ("chat", "path"), ("hub", "dataset")])
+@pytest.mark.parametrize(
+    "given", [("gsm8k", "path"), ("chat", "path"), ("alpaca", "path"), ("hub", "dataset")]
+)
 def test_the_home_folder_of_nobody_is_refused(source, given):
     name, key = given
     with pytest.raises(ValidationError, match="unknown user"):
@@ -73,6 +102,10 @@ def test_the_home_folder_of_nobody_is_refused(source, given):
         ("mbpp", {"split": "dev"}),
         ("builtin", {"split": "test"}),
         ("builtin", {"num_examples": 0}),
+        ("glue", {}),
+        ("glue", {"task": "stsb"}),
+        ("superglue", {"task": "record"}),
+        ("alpaca", {}),
     ],
 )
 def test_what_no_adapter_understands_is_refused(source, given):

@@ -1,0 +1,1 @@
+"""What a recipe would train and evaluate on, shown without running it."""
