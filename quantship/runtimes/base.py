@@ -2,47 +2,65 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantship.mlp import MODEL_TYPE
+from quantship.runtimes.kinds import read_kind
 
 RuntimeName = Literal["torch", "torchao", "onnxruntime", "openvino"]
 Tokens = NDArray[np.int64]
 Logits = NDArray[np.float32]
-Features = NDArray[np.float32]
+Inputs = Mapping[str, NDArray[Any]]
+"""What a model is called with, by name."""
 
 
 class Runtime(Protocol):
     """A loaded model that can be asked for logits, at once or token by token."""
 
     name: RuntimeName
+    pads: bool
+    """Whether ``prefill`` takes prompts of different lengths."""
 
     def logits(self, input_ids: Tokens, attention_mask: Tokens) -> Logits:
         """Logits of every position: (B, T) and (B, T) of right-padded sequences to (B, T, V)."""
         ...
 
-    def prefill(self, input_ids: Tokens, capacity: int) -> Logits:
-        """Begin sequences of up to ``capacity`` tokens: (B, T) to the last position's (B, V)."""
+    def prefill(self, input_ids: Tokens, capacity: int, lengths: Tokens | None = None) -> Logits:
+        """Begin sequences of up to ``capacity`` tokens: (B, T) to the last position's (B, V).
+
+        Args:
+            input_ids: The prompts, padded on the right where ``lengths`` are given.
+            capacity: Most tokens of a sequence, its prompt among them.
+            lengths: (B,) tokens of each prompt, the largest T; None: T for all. Lengths that differ
+                are for runtimes that ``pads``.
+        """
         ...
 
     def decode(self, tokens: Tokens) -> Logits:
         """Append one token to each sequence: (B,) to (B, V)."""
         ...
 
+    def keep(self, rows: Tokens) -> None:
+        """Go on with these of the sequences only, in this order."""
+        ...
+
 
 @runtime_checkable
 class Classifier(Protocol):
-    """A loaded model that can be asked for the classes of samples."""
+    """A loaded model that can be asked for the classes of samples or of texts."""
 
     name: RuntimeName
 
-    def classify(self, features: Features) -> Logits:
-        """Logits of each sample's class: (B, features) to (B, classes)."""
+    def classify(self, inputs: Inputs) -> Logits:
+        """Logits of the classes (B, classes) of a batch, as ``data.prepare.collate`` makes it.
+
+        Of samples ``features`` (B, features); of texts ``input_ids`` and ``attention_mask`` (B, T),
+        right-padded, and ``token_type_ids`` where the model has them.
+        """
         ...
 
 
@@ -79,7 +97,7 @@ def open_runtime(path: Path, threads: int | None = None) -> Runtime:
 
 
 def open_classifier(path: Path, threads: int | None = None) -> Classifier:
-    """Load the model of a directory that classifies samples on the runtime that serves it.
+    """Load the model of a directory that classifies on the runtime that serves it.
 
     Args:
         path: See ``open_runtime``.
@@ -95,9 +113,8 @@ def open_classifier(path: Path, threads: int | None = None) -> Classifier:
 
 
 def classifies(path: Path) -> bool:
-    """Whether a model directory holds a model of samples rather than of text."""
-    config: dict[str, Any] = json.loads((path / "config.json").read_bytes())
-    return config.get("model_type") == MODEL_TYPE
+    """Whether a model directory holds a model that tells classes rather than tokens."""
+    return read_kind(path) != "language"
 
 
 def greedy(

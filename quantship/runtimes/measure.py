@@ -74,12 +74,47 @@ def measure_classifier(
     generator = np.random.default_rng(seed)
     many = generator.random((batch_size * prompt_tokens, features), dtype=np.float32)
     few = generator.random((decode_tokens + 1, batch_size, features), dtype=np.float32)
-    prefill_s = [_seconds(classifier.classify, many) for _ in range(1 + PROMPTS)][1:]
-    decode_s = [_seconds(classifier.classify, samples) for samples in few][1:]
+    at_once = {"features": many}
+    prefill_s = [_seconds(classifier.classify, at_once) for _ in range(1 + PROMPTS)][1:]
+    decode_s = [_seconds(classifier.classify, {"features": samples}) for samples in few][1:]
     return {
         "runtime": classifier.name,
         "prefill_s": prefill_s,
         "decode_s": decode_s,
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+
+
+def measure_reader(
+    classifier: Classifier,
+    *,
+    batch_size: int,
+    prompt_tokens: int,
+    decode_tokens: int,
+    vocabulary: int,
+    segments: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """Classify texts as long as a prompt, batch after batch, as many as there are decode tokens.
+
+    A pass reads all of its texts: its tokens are the throughput, its time the latency.
+
+    Returns:
+        As ``measure``; both lists are of the same passes.
+    """
+    generator = np.random.default_rng(seed)
+    shape = (batch_size, prompt_tokens)
+    batches = generator.integers(vocabulary, size=(decode_tokens + 1, *shape), dtype=np.int64)
+    mask, one_text = np.ones(shape, np.int64), np.zeros(shape, np.int64)
+    seconds = []
+    for ids in batches:
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        inputs |= {"token_type_ids": one_text} if segments else {}
+        seconds.append(_seconds(classifier.classify, inputs))
+    return {
+        "runtime": classifier.name,
+        "prefill_s": seconds[1:],
+        "decode_s": seconds[1:],
         "peak_rss_bytes": peak_rss_bytes(),
     }
 
@@ -96,6 +131,8 @@ def main() -> None:
     where = Path(request.pop("path")), request.pop("threads")
     if "features" in request:
         result = measure_classifier(open_classifier(*where), **request)
+    elif "segments" in request:
+        result = measure_reader(open_classifier(*where), **request)
     else:
         result = measure(open_runtime(*where), **request)
     json.dump(result, sys.stdout)

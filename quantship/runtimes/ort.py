@@ -25,6 +25,7 @@ class OrtRuntime:
     """A directory with ``model.onnx`` and ``genai_config.json`` on the CPU."""
 
     name: RuntimeName = "onnxruntime"
+    pads: bool
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         options = ort.SessionOptions()
@@ -51,7 +52,9 @@ class OrtRuntime:
             name: shape[1:] for name, shape in shapes.items() if name.startswith("past.")
         }
         self._past: dict[str, ort.OrtValue] = {}
-        self._length = 0
+        self._lengths: Tokens = np.zeros(0, np.int64)
+        # It also keeps a length a sequence; other attention takes all sequences to be of one.
+        self.pads = self._in_place and not self._states
 
     def logits(self, input_ids: Tokens, attention_mask: Tokens) -> Logits:
         """See ``Runtime.logits``."""
@@ -62,29 +65,40 @@ class OrtRuntime:
         logits: Logits = self._session.run(["logits"], feeds)[0]
         return logits
 
-    def prefill(self, input_ids: Tokens, capacity: int) -> Logits:
+    def prefill(self, input_ids: Tokens, capacity: int, lengths: Tokens | None = None) -> Logits:
         """See ``Runtime.prefill``."""
-        batch, length = input_ids.shape
-        if length > capacity:
-            raise ValueError(f"a prompt of {length} tokens has no room in {capacity}")
-        self._past, self._length = {}, length
-        feeds = {**self._tokens(input_ids, 0), **self._beginning(batch, 0)}
+        batch, longest = input_ids.shape
+        if longest > capacity:
+            raise ValueError(f"a prompt of {longest} tokens has no room in {capacity}")
+        self._lengths = np.full(batch, longest) if lengths is None else lengths.astype(np.int64)
+        assert self.pads or (self._lengths == longest).all()
+        self._past = {}
+        feeds = {**self._tokens(input_ids), **self._beginning(batch, 0)}
+        first = 0
         if self._asks_for_logits:  # only `run` takes inputs that need not be given
-            feeds[NUM_LOGITS] = np.array([1], np.int64)
+            first = int(self._lengths.min()) - 1
+            feeds[NUM_LOGITS] = np.array([longest - first], np.int64)
         names = [*self._past_names, *self._states]
         logits, *made = self._session.run(["logits", *map(_present, names)], feeds)
         for name, value in zip(names, made, strict=True):
             if self._in_place and name not in self._states:
                 room = np.zeros((*value.shape[:2], capacity, value.shape[3]), np.float32)
-                room[:, :, :length] = value
+                room[:, :, :longest] = value
                 value = room
             self._past[name] = ort.OrtValue.ortvalue_from_numpy(value)
-        last: Logits = logits[:, -1]
+        last: Logits = logits[np.arange(batch), self._lengths - 1 - first]
         return last
 
     def decode(self, tokens: Tokens) -> Logits:
         """See ``Runtime.decode``."""
+        self._lengths = self._lengths + 1
         return self._step(tokens[:, None])
+
+    def keep(self, rows: Tokens) -> None:
+        """See ``Runtime.keep``."""
+        self._lengths = self._lengths[rows]
+        for name, value in self._past.items():
+            self._past[name] = ort.OrtValue.ortvalue_from_numpy(value.numpy()[rows])
 
     def _beginning(self, batch: int, length: int) -> dict[str, Logits]:
         """What a sequence begins with: caches with room for ``length`` tokens, and states."""
@@ -92,22 +106,22 @@ class OrtRuntime:
         shapes = {name: (heads, length, width) for name in self._past_names} | self._states
         return {name: np.zeros((batch, *shape), np.float32) for name, shape in shapes.items()}
 
-    def _tokens(self, input_ids: Tokens, length: int) -> dict[str, Any]:
-        """What is given beside the cache, which holds ``length`` tokens."""
-        batch, new = input_ids.shape
-        total = length + new
+    def _tokens(self, input_ids: Tokens) -> dict[str, Any]:
+        """What is given beside the cache, where the last of these tokens end the sequences."""
+        longest = int(self._lengths.max())
+        new = input_ids.shape[1]
         feeds = {
             "input_ids": np.ascontiguousarray(input_ids),
-            "attention_mask": np.ones((batch, total), np.int64),
+            "attention_mask": (np.arange(longest) < self._lengths[:, None]).astype(np.int64),
         }
         if self._wants_positions:
-            positions = np.arange(length, total, dtype=np.int64)
-            feeds["position_ids"] = np.tile(positions, (batch, 1))
+            began = self._lengths - 1 if new == 1 else np.zeros_like(self._lengths)
+            feeds["position_ids"] = began[:, None] + np.arange(new)
         return feeds
 
     def _step(self, input_ids: Tokens) -> Logits:
         binding = self._session.io_binding()
-        for name, array in self._tokens(input_ids, self._length).items():
+        for name, array in self._tokens(input_ids).items():
             binding.bind_cpu_input(name, array)
         binding.bind_output("logits")
         for name, value in self._past.items():
@@ -122,7 +136,6 @@ class OrtRuntime:
         for name, value in zip(list(self._past), outputs[1:], strict=True):
             if not self._in_place or name in self._states:
                 self._past[name] = value
-        self._length += input_ids.shape[1]
         logits: Logits = outputs[0].numpy()[:, -1]
         return logits
 

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quantship.runtimes import built_for
-from quantship.runtimes.base import Features, Logits, RuntimeName
+from quantship.runtimes.base import Inputs, Logits, RuntimeName
 
 Array = NDArray[Any]
 
@@ -44,7 +44,8 @@ class OrtModule:
         results = self._session.run(None, {name: np.asarray(one) for name, one in feeds.items()})
         return dict(zip(self.outputs, results, strict=True))
 
-    def classify(self, features: Features) -> Logits:
-        """See ``Classifier.classify``."""
-        logits: Logits = self(features.astype(np.float32))["logits"]
+    def classify(self, inputs: Inputs) -> Logits:
+        """See ``Classifier.classify``; what the graph has no input for is left out."""
+        given = {name: array for name, array in inputs.items() if name in self.inputs}
+        logits: Logits = self(**given)["logits"]
         return logits

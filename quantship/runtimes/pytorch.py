@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from quantship.runtimes.base import Features, Logits, RuntimeName, Tokens
+from quantship.runtimes.base import Inputs, Logits, RuntimeName, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,6 +20,7 @@ class TorchRuntime:
     """A checkpoint behind transformers' own model classes."""
 
     name: RuntimeName
+    pads: bool
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         from quantship.quant.loading import load
@@ -38,6 +41,8 @@ class TorchRuntime:
         self._device = model.device
         self._model = model
         self._cache: Any = None
+        self._mask: torch.Tensor | None = None
+        self.pads = _pads(model)
 
     @torch.inference_mode()
     def logits(self, input_ids: Tokens, attention_mask: Tokens) -> Logits:
@@ -50,35 +55,76 @@ class TorchRuntime:
         return self._array(output.logits)
 
     @torch.inference_mode()
-    def classify(self, features: Features) -> Logits:
+    def classify(self, inputs: Inputs) -> Logits:
         """See ``Classifier.classify``."""
-        return self._array(self._model(features=self._tensor(features)).logits)
+        given = {name: self._tensor(array) for name, array in inputs.items()}
+        return self._array(self._model(**given).logits)
 
     @torch.inference_mode()
-    def prefill(self, input_ids: Tokens, capacity: int) -> Logits:
+    def prefill(self, input_ids: Tokens, capacity: int, lengths: Tokens | None = None) -> Logits:
         """See ``Runtime.prefill``."""
-        self._cache = None
+        self._cache = self._mask = None
+        if lengths is None or (lengths == input_ids.shape[1]).all():
+            return self._step(input_ids)
+        # On the left, so that tokens which follow each other lie beside each other: attention that
+        # looks back a few places only counts places.
+        input_ids, mask = _padded_on_the_left(input_ids, lengths)
+        self._mask = self._tensor(mask)
         return self._step(input_ids)
 
     @torch.inference_mode()
     def decode(self, tokens: Tokens) -> Logits:
         """See ``Runtime.decode``."""
+        if self._mask is not None:
+            self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
         return self._step(tokens[:, None])
 
+    @torch.inference_mode()
+    def keep(self, rows: Tokens) -> None:
+        """See ``Runtime.keep``."""
+        kept = self._tensor(rows)
+        self._cache.reorder_cache(kept)
+        if self._mask is not None:
+            self._mask = self._mask[kept]
+
     def _step(self, input_ids: Tokens) -> Logits:
+        padded: dict[str, torch.Tensor] = {}
+        if self._mask is not None:
+            positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)
+            padded["attention_mask"] = self._mask
+            padded["position_ids"] = positions[:, -input_ids.shape[1] :]
         output = self._model(
             input_ids=self._tensor(input_ids),
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,  # as generate() does
+            **padded,
         )
         self._cache = output.past_key_values
         return self._array(output.logits[:, -1])
 
-    def _tensor(self, array: Tokens | Features) -> torch.Tensor:
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
     @staticmethod
     def _array(tensor: torch.Tensor) -> Logits:
         array: Logits = tensor.float().cpu().numpy()
         return array
+
+
+def _pads(model: Any) -> bool:
+    """Whether a model's layers look at nothing but what a mask lets them, at places it is told."""
+    layers = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    return (
+        "position_ids" in inspect.signature(model.forward).parameters
+        and not getattr(model, "_is_stateful", False)
+        and layers <= {"full_attention", "sliding_attention"}
+    )
+
+
+def _padded_on_the_left(input_ids: Tokens, lengths: Tokens) -> tuple[Tokens, Tokens]:
+    """Prompts (B, T) that were padded on the right, and their mask."""
+    longest = input_ids.shape[1]
+    places = np.arange(longest) - (longest - lengths)[:, None]
+    moved = np.take_along_axis(input_ids, np.maximum(places, 0), axis=1)
+    return moved, (places >= 0).astype(np.int64)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_a_classifier_answers_alike_on_both_runtimes(directories: tuple[Path, Pa
     features = torch.rand(30, 20, generator=generator)
     batch = {
         "features": features,
-        "labels": torch.from_numpy(reference.classify(features.numpy()).argmax(-1)),
+        "labels": torch.from_numpy(reference.classify({"features": features.numpy()}).argmax(-1)),
         "attention_mask": torch.ones(30, 1, dtype=torch.int64),
     }
     compared = agreement.compare(exported, reference, [batch])
@@ -74,9 +75,9 @@ def test_a_classifier_is_measured_by_samples(directories: tuple[Path, Path]) -> 
     class Noted:
         name = "onnxruntime"
 
-        def classify(self, features: np.ndarray) -> np.ndarray:
-            seen.append(features.shape)
-            return inner.classify(features)
+        def classify(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+            seen.append(inputs["features"].shape)
+            return inner.classify(inputs)
 
     inner = open_classifier(directories[1])
     measured = measure_classifier(
