@@ -6,7 +6,7 @@ from quantship.artifact import Facts
 from quantship.frozen import Frozen
 from quantship.job import Job
 
-REVISION = 2
+REVISION = 4
 
 
 class Settings(Frozen):
@@ -37,7 +37,7 @@ def run(job: Job) -> Facts:
     runtime = opened(model)
     batches = in_batches(dataset.select(range(size)), settings.batch_size)
     found = likelihood.evaluate(runtime, progress.track(batches, "evaluating", len(batches)))
-    likelihood.write_sequences(found.sequences, job.out)
+    likelihood.write_sequences(found.sequences, job.out, found.num_hits)
     facts: Facts = {"metrics": found.metrics}
     if "reference" not in job.inputs:
         return facts

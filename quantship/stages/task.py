@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from pydantic import SerializeAsAny
@@ -29,6 +30,8 @@ class Settings(Frozen):
     task: SerializeAsAny[Task]
     file_digests: tuple[str, ...]
     """Digests of the local files that the task reads."""
+    versions: dict[str, str]
+    """Versions of the packages that define what is measured."""
     chat_template: str | None
     max_length: int
     batch_size: int
@@ -38,12 +41,13 @@ class Settings(Frozen):
 def settings_of(task: Task, recipe: Recipe) -> Settings:
     """What evaluating on a task is made from: digests of local files, commits of remote ones."""
     assert recipe.evaluation is not None
-    source = getattr(task, "source", None)
-    if source is not None:
-        task = task.model_copy(update={"source": pinning.pinned(source)})
+    sources = {key: getattr(task, key, None) for key in ("source", "shots_source")}
+    pins = {key: pinning.pinned(one) for key, one in sources.items() if one is not None}
+    task = task.model_copy(update=pins)
     return Settings(
         task=task,
         file_digests=tuple(map(digest_file, task.files)),
+        versions={name: version(name) for name in task.packages},
         chat_template=recipe.data.chat_template,
         max_length=recipe.data.max_length,
         batch_size=recipe.evaluation.batch_size,
@@ -91,8 +95,11 @@ def run(job: Job) -> Facts:
 def _open(path: Path) -> Subject:
     from quantship.models import load_tokenizer
     from quantship.runtimes.base import classifies, open_classifier, open_runtime
+    from quantship.runtimes.kinds import read_kind
     from quantship.tasks.base import Subject
 
     if classifies(path):
-        return Subject(path, open_classifier(path), None)
+        reads_text = read_kind(path) == "texts"
+        tokenizer = load_tokenizer(path) if reads_text else None
+        return Subject(path, open_classifier(path), tokenizer)
     return Subject(path, open_runtime(path), load_tokenizer(path))

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quantship.runtimes.base import Classifier, Runtime
-from quantship.tasks.likelihood import answers, log_softmax
+from quantship.tasks import distributions
+from quantship.tasks.likelihood import answers, one_answer_each
 
 
 def compare(
@@ -24,17 +26,23 @@ def compare(
     """
     largest, agreed, kl_sum, num_tokens = 0.0, 0, 0.0, 0
     for batch in batches:
-        mask = batch["attention_mask"].numpy().reshape(len(batch["labels"]), -1)
-        if "features" in batch:  # each sample has one answer
-            mask = np.ones_like(mask[:, :1])
-        ours, theirs = answers(runtime, batch)[mask == 1], answers(reference, batch)[mask == 1]
-        largest = max(largest, float(np.abs(ours - theirs).max()))
-        agreed += int((ours.argmax(axis=-1) == theirs.argmax(axis=-1)).sum())
-        log_q, log_p = log_softmax(ours), log_softmax(theirs)
-        kl_sum += float((np.exp(log_p) * (log_p - log_q)).sum())
-        num_tokens += len(ours)
+        ours, theirs = answers(runtime, batch), answers(reference, batch)
+        kl, equal, difference = distributions.distances(
+            ours, theirs, np.flatnonzero(counting(batch))
+        )
+        largest = max(largest, difference)
+        agreed += int(equal.sum())
+        kl_sum += float(kl.sum())
+        num_tokens += len(kl)
     return {
         "max_abs_logit_diff": largest,
         "top1_agreement": agreed / num_tokens,
         "kl_nats": kl_sum / num_tokens,
     }
+
+
+def counting(batch: dict[str, Any]) -> NDArray[np.bool_]:
+    """(B, T) positions of text that are no padding; (B, 1) of what has a class."""
+    if one_answer_each(batch):
+        return np.ones((len(batch["labels"]), 1), np.bool_)
+    return np.asarray(batch["attention_mask"].numpy() == 1)

@@ -8,7 +8,7 @@ perplexity), so that any two models can be compared example by example.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +27,21 @@ TASK_NAME = r"^[0-9]*[a-z][a-z0-9_-]*$"
 Better = Literal["higher", "lower"]
 Kind = Literal["share", "perplexity", "nats", "number"]
 """What a metric is: a mean from 0 to 1; exp of a mean; a mean in nats; a mean of anything else."""
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a task cannot run here.
+
+    Args:
+        key: Key of the task's that is at fault.
+        message: What is wrong.
+        remedy: What to do about it.
+    """
+
+    key: str
+    message: str
+    remedy: str
 
 
 class TaskOptions(Frozen):
@@ -51,14 +66,26 @@ class TaskOptions(Frozen):
         return tuple(file for source in self.sources for file in local_files(source))
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages that define what is measured; their versions belong to its fingerprint."""
+        return ()
+
+    @property
     def runs_code(self) -> str | None:
-        """What code of others the task runs, in words; None: none. Users have to allow it."""
+        """What code of others the task runs, as ``runs what models write``; None: none.
+
+        Users have to allow it.
+        """
         return None
 
     @property
     def needs_reference(self) -> bool:
         """Whether the task compares with the float model, so that that one has no result."""
         return False
+
+    def find_obstacles(self) -> Iterable[Obstacle]:
+        """What keeps the task from running on this machine, found before any work starts."""
+        return ()
 
 
 @dataclass(frozen=True)

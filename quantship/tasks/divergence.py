@@ -35,20 +35,26 @@ def evaluate(subject: Subject, options: Options, context: Context) -> Outcome:
 
     from quantship import progress
     from quantship.data.prepare import in_batches
-    from quantship.tasks import sequences
-    from quantship.tasks.likelihood import answers, log_softmax
+    from quantship.tasks import distributions, sequences
+    from quantship.tasks.agreement import counting
+    from quantship.tasks.likelihood import answers
 
     assert context.reference is not None
     dataset, origins = sequences.load(subject, options.source, context, options.limit)
     batches = in_batches(dataset, context.batch_size)
     examples: list[Example] = []
     for batch in progress.track(batches, "comparing", len(batches)):
-        ours, theirs = answers(subject.runtime, batch), answers(context.reference.runtime, batch)
-        mask = batch["attention_mask"].numpy() if ours.shape[1] > 1 else np.ones(ours.shape[:2])
-        log_q, log_p = log_softmax(ours), log_softmax(theirs)
-        kl = ((np.exp(log_p) * (log_p - log_q)).sum(axis=-1) * mask).sum(axis=1)
-        agreed = ((ours.argmax(axis=-1) == theirs.argmax(axis=-1)) * mask).sum(axis=1)
-        for row in range(len(ours)):
-            values = {"kl_nats": float(kl[row]), "top1_agreement": float(agreed[row])}
-            examples.append(Example(origins[len(examples)], values, float(mask[row].sum())))
+        counts = counting(batch)
+        kl, agreed = np.zeros(counts.shape), np.zeros(counts.shape)
+        kl[counts], agreed[counts], _ = distributions.distances(
+            answers(subject.runtime, batch),
+            answers(context.reference.runtime, batch),
+            np.flatnonzero(counts),
+        )
+        for row, num_tokens in enumerate(counts.sum(axis=1)):
+            values = {
+                "kl_nats": float(kl[row].sum()),
+                "top1_agreement": float(agreed[row].sum()),
+            }
+            examples.append(Example(origins[len(examples)], values, float(num_tokens)))
     return Outcome(METRICS, examples)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from quantship.errors import QuantshipError
 from quantship.runtimes.base import Classifier, Logits, Runtime, Tokens
+from quantship.tasks import distributions
 
 IGNORED = -100
 LARGEST_LOSS = 700.0
@@ -59,10 +60,10 @@ def evaluate(runtime: Runtime | Classifier, batches: Iterable[dict[str, Any]]) -
     lengths of the sequences weigh in.
 
     Args:
-        runtime: Any runtime; a classifier for samples.
+        runtime: Any runtime; a classifier for what has classes.
         batches: ``input_ids``, ``labels`` and ``attention_mask`` as ``data.prepare.collate``
-            makes them, labels not yet shifted. Or ``features`` and ``labels`` of samples, each of
-            which counts as one token.
+            makes them, labels not yet shifted. Or samples or texts with one label each, which
+            count as one token.
 
     Raises:
         QuantshipError: The loss is not a number, or beyond all reason.
@@ -71,15 +72,13 @@ def evaluate(runtime: Runtime | Classifier, batches: Iterable[dict[str, Any]]) -
     num_tokens: list[NDArray[np.int64]] = []
     num_hits: list[NDArray[np.int64]] = []
     for batch in batches:
-        logits, labels = _aligned(runtime, batch)
-        kept = labels != IGNORED
-        predictions, targets = logits[kept], labels[kept]
-        nll = np.zeros(labels.shape)
-        nll[kept] = -log_softmax(predictions)[np.arange(len(targets)), targets]
+        logits, targets = _aligned(runtime, batch)
+        kept = targets != IGNORED
+        nll, hits = np.zeros(targets.shape), np.zeros(targets.shape, np.int64)
+        nll[kept], best = distributions.nll_nats(logits, np.flatnonzero(kept), targets[kept])
+        hits[kept] = best == targets[kept]
         nll_nats.append(nll.sum(axis=1))
         num_tokens.append(kept.sum(axis=1, dtype=np.int64))
-        hits = np.zeros(labels.shape, np.int64)
-        hits[kept] = predictions.argmax(axis=-1) == targets
         num_hits.append(hits.sum(axis=1))
     sequences = Sequences(np.concatenate(nll_nats), np.concatenate(num_tokens))
     total, hit = int(sequences.num_tokens.sum()), np.concatenate(num_hits)
@@ -99,26 +98,40 @@ def evaluate(runtime: Runtime | Classifier, batches: Iterable[dict[str, Any]]) -
 
 
 def _aligned(runtime: Runtime | Classifier, batch: dict[str, Any]) -> tuple[Logits, Tokens]:
-    """Logits (B, P, V) of the positions that predict something, and their labels (B, P)."""
+    """Logits (B, T, V), and (B, T) what each position predicts; IGNORED: nothing that counts."""
     logits, labels = answers(runtime, batch), batch["labels"].numpy()
-    return (logits, labels[:, None]) if "features" in batch else (logits[:, :-1], labels[:, 1:])
+    if labels.ndim == 1:
+        return logits, labels[:, None]
+    targets = np.full_like(labels, IGNORED)
+    targets[:, :-1] = labels[:, 1:]
+    return logits, targets
 
 
 def answers(runtime: Runtime | Classifier, batch: dict[str, Any]) -> Logits:
-    """Logits of every position of a batch: (B, T, V) of text, (B, 1, V) of samples."""
-    if "features" in batch:
-        return cast("Classifier", runtime).classify(batch["features"].numpy())[:, None]
+    """Logits of every position of a batch: (B, T, V), or (B, 1, V) of what is classified."""
+    if one_answer_each(batch):
+        inputs = {name: values.numpy() for name, values in batch.items() if name != "labels"}
+        return cast("Classifier", runtime).classify(inputs)[:, None]
     return cast("Runtime", runtime).logits(
         batch["input_ids"].numpy(), batch["attention_mask"].numpy()
     )
 
 
-def write_sequences(sequences: Sequences, directory: Path) -> None:
+def one_answer_each(batch: dict[str, Any]) -> bool:
+    """Whether a batch is to be classified: it has one label a row, not one a token."""
+    return bool(batch["labels"].ndim == 1)
+
+
+def write_sequences(
+    sequences: Sequences, directory: Path, num_hits: NDArray[np.int64] | None = None
+) -> None:
     """Keep the sums by sequence; ``read_sequences`` gives them back to the bit."""
     columns = {
         "nll_nats": sequences.nll_nats.tolist(),
         "num_tokens": sequences.num_tokens.tolist(),
     }
+    if num_hits is not None:
+        columns["num_hits"] = num_hits.tolist()
     (directory / SEQUENCES).write_text(json.dumps(columns, allow_nan=False) + "\n")
 
 
@@ -129,6 +142,12 @@ def read_sequences(directory: Path) -> Sequences:
         np.array(columns["nll_nats"], dtype=np.float64),
         np.array(columns["num_tokens"], dtype=np.int64),
     )
+
+
+def read_hits(directory: Path) -> NDArray[np.int64] | None:
+    """Tokens predicted right by sequence; None where they were not kept."""
+    columns = json.loads((directory / SEQUENCES).read_text())
+    return np.array(columns["num_hits"], dtype=np.int64) if "num_hits" in columns else None
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -25,7 +25,9 @@ class Options(TaskOptions):
 
 
 def evaluate(subject: Subject, options: Options, context: Context) -> Outcome:
-    """Negative log-likelihood and hits of every sequence."""
+    """Negative log-likelihood and hits of every sequence, and how losses a token are spread."""
+    import numpy as np
+
     from quantship import progress
     from quantship.data.prepare import in_batches
     from quantship.tasks import likelihood, sequences
@@ -36,6 +38,7 @@ def evaluate(subject: Subject, options: Options, context: Context) -> Outcome:
         subject.runtime, progress.track(batches, "evaluating", len(batches))
     )
     sums = found.sequences
+    losses = sums.nll_nats / sums.num_tokens
     columns = zip(origins, sums.nll_nats, found.num_hits, sums.num_tokens, strict=True)
     return Outcome(
         METRICS,
@@ -43,4 +46,9 @@ def evaluate(subject: Subject, options: Options, context: Context) -> Outcome:
             Example(origin, {"perplexity": float(nll), "token_accuracy": float(hits)}, int(tokens))
             for origin, nll, hits, tokens in columns
         ],
+        extra={
+            "mean_loss": found.metrics["mean_loss"],
+            "loss_p50": float(np.percentile(losses, 50)),
+            "loss_p95": float(np.percentile(losses, 95)),
+        },
     )

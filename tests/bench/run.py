@@ -5,7 +5,7 @@
 
 Parts are ``export``, ``serving`` and ``training``; all of them where none is named. ``ptq``,
 ``peers``, ``depth`` and ``killed`` are benchmarks of quantization with options of their own, each
-named alone: ``nox -s bench -- ptq --help``. Without
+named alone: ``nox -s bench -- ptq --help``; ``evaluation`` is one of evaluating, likewise. Without
 ``--model`` a model of 25 million random parameters is measured; ``--text`` is a file whose first
 four windows of 512 tokens perplexity is measured on. Contestants that are not installed are left
 out, with the reason. Every comparison is taken in turns within this one run: read the ratios, and
@@ -26,6 +26,7 @@ from typing import Any
 
 import bars
 import depth
+import evaluation
 import killed
 import peers_part
 import ptq
@@ -45,6 +46,7 @@ ALONE: dict[str, Callable[[list[str]], None]] = {
     "peers": peers_part.main,
     "depth": depth.main,
     "killed": killed.main,
+    "evaluation": evaluation.main,
 }
 BUILT_IN = TinyModel(
     hidden_size=512, intermediate_size=1536, num_layers=8, num_heads=8, num_kv_heads=2
