@@ -48,7 +48,7 @@ def needs(node: Node, num_parameters: int) -> Needs:
         return Needs(left + checkpoints, RUNTIME_BYTES + memory)
     if node.stage == "quantize":
         return Needs(PARTS * left, RUNTIME_BYTES + 3 * weights // (2 * FEWEST_BLOCKS))
-    if node.stage in ("tiny", "mlp"):
+    if node.stage in ("tiny", "mlp", "head"):
         return Needs(left, RUNTIME_BYTES + 2 * weights)
     if node.stage == "export":
         return Needs(left, RUNTIME_BYTES + (2 * left))

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from quantship.artifact import Artifact, digest_tree, fingerprint
 from quantship.errors import QuantshipError
-from quantship.mlp import MODEL_TYPE
+from quantship.runtimes.kinds import read_kind
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md")
+HUB_FILES = (
+    *("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"),
+    *("LICENSE*", "NOTICE*", "USE_POLICY*", "README.md"),
+)
 
 
 def from_directory(path: Path) -> Artifact:
@@ -85,18 +88,23 @@ def file_dtype(path: Path) -> torch.dtype:
 
 
 def classifies(path: Path) -> bool:
-    """Whether a directory holds a model of samples rather than of text; it has no tokenizer."""
-    return read_config(path).get("model_type") == MODEL_TYPE
+    """Whether a directory holds a model that tells classes, of samples or of texts."""
+    return read_kind(path) != "language"
+
+
+def _has_tokenizer(path: Path) -> bool:
+    """Whether the model of a directory reads text."""
+    return read_kind(path) != "samples"
 
 
 def pad_token_id(path: Path) -> int:
     """What fills up shorter sequences for the model of a directory."""
-    return 0 if classifies(path) else load_tokenizer(path).pad_token_id or 0
+    return load_tokenizer(path).pad_token_id or 0 if _has_tokenizer(path) else 0
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:
     """Write the tokenizer of a directory into another one, where it has one."""
-    if not classifies(source):
+    if _has_tokenizer(source):
         load_tokenizer(source).save_pretrained(out)
 
 

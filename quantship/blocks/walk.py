@@ -161,8 +161,8 @@ class _Recorder:
                 model(**batch)
         except _Stopped:
             pass
-        except _OutOfOrder:
-            return False
+        except (_OutOfOrder, ValueError, TypeError):
+            return False  # or the model unpacks more of a block's result than there is
         return self._next == len(self._recorded.calls)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -74,6 +74,9 @@ class Model(Frozen):
     """A small language model with random weights, to be trained from scratch."""
     mlp: MlpModel | None = None
     """A small classifier with random weights, to be trained from scratch on samples."""
+    head: Literal["classification"] | None = None
+    """``classification``: an encoder, as BERT, that tells the classes of the data's texts: by its
+    own head where it has one for them, else by a new one, with random weights."""
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +91,8 @@ class Model(Frozen):
         given = [key for key in kinds if getattr(self, key) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(kinds)}; got {given or 'none'}")
+        if self.head is not None and given[0] in ("tiny", "mlp"):
+            raise ValueError(f"a head is for an encoder of path or hub, and this is {given[0]}")
         return self
 
 

@@ -15,6 +15,7 @@ from quantship.errors import QuantshipError
 from quantship.frozen import Frozen
 from quantship.job import Job
 from quantship.recipe.language import Benchmark
+from quantship.runtimes.kinds import kind_of
 
 REVISION = 2
 VOCABULARY = "vocabulary of"
@@ -63,7 +64,8 @@ def run(job: Job) -> Facts:
     facts = {name: _summary(rounds, settings) for name, rounds in results.items()}
     for name, path in models.items():
         facts[name] |= _advice(path)
-        if not _on_gpu(facts[name]["runtime"]):
+        # What reads whole texts is bound by arithmetic, not by memory.
+        if kind_of(config) != "texts" and not _on_gpu(facts[name]["runtime"]):
             facts[name] |= _floor(facts[name], weights.bytes_per_token(path), reads)
     return facts
 
@@ -79,9 +81,11 @@ def _advice(path: Path) -> Facts:
 
 def _inputs(config: dict[str, Any]) -> dict[str, int]:
     """What synthetic inputs are drawn from: tokens, or features of samples."""
-    if "sizes" in config:
+    kind = kind_of(config)
+    if kind == "samples":
         return {"features": config["sizes"][0]}
-    return {"vocabulary": config["vocab_size"]}
+    drawn = {"vocabulary": config["vocab_size"]}
+    return drawn | {"segments": config.get("type_vocab_size", 0) > 1} if kind == "texts" else drawn
 
 
 def _measure(path: Path, request: dict[str, Any]) -> dict[str, Any]:

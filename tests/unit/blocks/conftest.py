@@ -53,6 +53,8 @@ def _build(kind: str, num_layers: int) -> Any:
         return hf.BertForSequenceClassification(hf.BertConfig(**sizes))
     if kind == "albert":  # one block, which runs several times
         return hf.AlbertForMaskedLM(hf.AlbertConfig(**sizes, embedding_size=32))
+    if kind == "deberta":  # whose blocks return pairs, and have to
+        return hf.DebertaV2ForSequenceClassification(hf.DebertaV2Config(**sizes))
     assert kind == "mlp"
     return build_model((12, 32, 32, 5), seed=0)
 

@@ -23,6 +23,7 @@ from quantship.quant.checkpoint import WEIGHTS, load_codes
 from quantship.quant.convert import convert
 from quantship.quant.loading import load
 from quantship.quant.modules import prepare_qat
+from quantship.quant.numerics import dequantize
 from quantship.quant.scheme import SCHEMES, ActivationFormat, Override, Scheme, WeightFormat
 from quantship.recipe.language import QuantizeStep
 
@@ -54,6 +55,26 @@ def converted(source: Path, scheme: Scheme, out: Path) -> dict[str, bytes]:
     out.mkdir()
     convert(prepare_qat(model, scheme), out)
     return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_rounding_errors_are_those_of_the_checkpoint_and_survive_a_kill(
+    float_dir: Make, tmp_path: Path
+) -> None:
+    source = float_dir("llama-untied")
+    given = task("w4a16-g32", tmp_path)
+    (tmp_path / "out").mkdir()
+    first = quantize(source, given, tmp_path / "out")["rounding_errors"]
+    model = float_class(source).from_pretrained(source, dtype=torch.float32)
+    stored = load_codes(tmp_path / "out")
+    assert first.keys() == stored.keys()
+    for name, error in first.items():
+        weight_OI = model.get_submodule(name).weight.detach()
+        moved_OI = dequantize(stored[name].codes, torch.float32) - weight_OI
+        assert error == pytest.approx(float(moved_OI.norm() / weight_OI.norm()), rel=1e-4)
+    (tmp_path / "again").mkdir()
+    resumed = quantize(source, given, tmp_path / "again")  # every part is there
+    assert resumed["blocks_resumed"] > 0
+    assert resumed["rounding_errors"] == first
 
 
 CASES = [
