@@ -95,6 +95,15 @@ class ParityError(QuantshipError):
 
 
 class GateError(QuantshipError):
-    """A run is finished and its report written, and a limit of the recipe does not hold."""
+    """A run is finished and its report written, and a limit of the recipe does not hold.
+
+    Args:
+        message: Which limits do not hold, with the figures.
+        result: What the run would have returned: report, directories.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, result: object = None) -> None:
+        self.result = result
+        super().__init__(message)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quantship.comparing import differences, evaluated
+from quantship.comparing import differences, evaluated, tasks
 from quantship.comparing.opening import Opened, open_runs
 from quantship.comparing.schema import Comparison, Group, Model, Run
 from quantship.reporting import fronts, ranking
@@ -39,6 +39,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
             for run in runs
         ],
         groups=[_group(those) for those in evaluated.groups(runs)],
+        tasks=tasks.compare(runs),
         environment=differences.environment(runs),
         recipes=differences.recipes(runs),
     )

@@ -18,6 +18,14 @@ def render(comparison: Comparison) -> str:
         version=versions()["quantship"],
         statement=words.statement(comparison),
         groups=[_group(group, place) for place, group in enumerate(comparison.groups)],
+        tasks=[
+            {
+                "title": words.task_title(task),
+                "table": words.task(task),
+                "remark": words.task_remark(task),
+            }
+            for task in comparison.tasks
+        ],
         runs_title=words.RUNS_TITLE,
         runs=words.runs(comparison),
         environment_title=words.ENVIRONMENT_TITLE,

@@ -26,6 +26,10 @@ def _parts(comparison: Comparison) -> Iterator[str]:
             yield f"{heading}: {escape(words.title(group))}"
             yield from rest
         yield bullets(words.remarks(group))
+    for task in comparison.tasks:
+        yield f"## {escape(words.task_title(task))}"
+        yield fact_table(words.task(task))
+        yield escape(words.task_remark(task))
     for title, content in (
         (words.ENVIRONMENT_TITLE, words.environment(comparison)),
         (words.RECIPES_TITLE, words.recipes(comparison)),

@@ -6,9 +6,11 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
+from quantship.reporting.evidence_schema import MetricFacts, TaskResult
 from quantship.reporting.ranking_schema import Front, Ranking
+from quantship.reporting.recovery_schema import Estimate
 from quantship.reporting.schema import ModelRow
-from quantship.reporting.section import Section
+from quantship.reporting.section import Count, Section
 
 
 class Run(Section):
@@ -56,6 +58,39 @@ class Group(Section):
     """Why decode speeds are not compared; null: they are, or none was measured."""
 
 
+class TaskRow(Section):
+    """One model on a task."""
+
+    model: str
+    """What it is called here: the run's label, a slash, its name in the run."""
+    result: TaskResult
+    """What its run found out."""
+    behind: Estimate | None
+    """How far the headline metric is from the best model's, paired by example; of perplexities the
+    quotient less 1; null: it is the best, or that is not known."""
+
+
+class ComparedTask(Section):
+    """A task that models of several runs were evaluated on, on the same examples."""
+
+    name: str
+    """Name in the first of these runs."""
+    task: str
+    """Which task it is, as a recipe calls it."""
+    digest: str
+    """SHA-256 over the examples."""
+    num_examples: Count
+    """Examples that every model was given."""
+    metrics: list[MetricFacts]
+    """What it gives, the headline first."""
+    runs: list[str]
+    """Labels of the runs."""
+    rows: list[TaskRow]
+    """Models, the best by the headline first."""
+    unpaired: str | None
+    """Why models are not compared example by example; null: they are."""
+
+
 class Differing(Section):
     """One thing in which the runs differ."""
 
@@ -74,6 +109,8 @@ class Comparison(Section):
     """The runs, in the order given."""
     groups: list[Group]
     """Runs that can be compared with each other, together."""
+    tasks: list[ComparedTask] = Field(default_factory=list)
+    """Tasks that several runs have on the same examples."""
     environment: list[Differing] = Field(default_factory=list)
     """Machines and versions that differ."""
     recipes: list[Differing] = Field(default_factory=list)

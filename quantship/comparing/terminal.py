@@ -27,6 +27,9 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
         yield Text(f"{statement}\n", style=terminal.CAUTION)
     for group in comparison.groups:
         yield from _group(group)
+    for task in comparison.tasks:
+        yield _table(words.task_title(task), words.task(task))
+        yield Text(words.task_remark(task), style=terminal.QUIET)
     yield _table(words.RUNS_TITLE, words.runs(comparison))
     for title, content in (
         (words.ENVIRONMENT_TITLE, words.environment(comparison)),

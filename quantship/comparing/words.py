@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quantship.comparing.evaluated import NOTHING
-from quantship.comparing.schema import Comparison, Differing, Group
-from quantship.reporting import ranking
+from quantship.comparing.schema import ComparedTask, Comparison, Differing, Group
+from quantship.reporting import evidence_text, ranking
 from quantship.reporting.facts import FactTable
+from quantship.reporting.formatting import DASH
 
 TITLE = "Comparison of runs"
 RUNS_TITLE = "Runs"
@@ -71,6 +72,38 @@ def remarks(group: Group) -> list[str]:
 def algorithms(group: Group) -> dict[str, str]:
     """How the integers of a group's models were found, by the name of the model."""
     return {model.name: ranking.contender(model.row).algorithm for model in group.models}
+
+
+def task_title(task: ComparedTask) -> str:
+    """What the table of a task is called."""
+    return f"{task.name}: {task.num_examples:,} examples (digest {task.digest[:12]})"
+
+
+def task(task: ComparedTask) -> FactTable:
+    """One row a model, the best first."""
+    header = ("Model", *(evidence_text.titled(one) for one in task.metrics), "Behind the best")
+    headline = task.metrics[0]
+    return FactTable(
+        header,
+        tuple(
+            (
+                row.model,
+                *(
+                    evidence_text.in_words(one, row.result.metrics[one.name], task.num_examples)
+                    for one in task.metrics
+                ),
+                DASH if row.behind is None else evidence_text.difference(headline, row.behind),
+            )
+            for row in task.rows
+        ),
+    )
+
+
+def task_remark(task: ComparedTask) -> str:
+    """How the intervals of a task are to be read."""
+    if task.unpaired is not None:
+        return f"Not compared example by example: {task.unpaired}."
+    return f"Intervals by the paired bootstrap. {evidence_text.OVER_EXAMPLES}"
 
 
 def environment(comparison: Comparison) -> FactTable | None:

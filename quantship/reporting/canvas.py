@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from quantship.reporting import svg
+from quantship.reporting import formatting, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH_PT = 680
+LONGEST_NAME = 44
+"""Characters of a name that there is room for beside a plot."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,16 @@ def axes(height_pt: float) -> tuple[Figure, Axes]:
     return figure, plot
 
 
+def fitting(name: str) -> str:
+    """A name as there is room for it; all of it is in the figure's description."""
+    return formatting.shortened(name, LONGEST_NAME) or ""
+
+
 def legend(plot: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
     """A row of names above the plot; a leading underscore would hide a name, so it is padded."""
     row = plot.legend(
         handles,
-        [f" {name}" if name.startswith("_") else name for name in names],
+        [f" {name}" if name.startswith("_") else name for name in map(fitting, names)],
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
         ncols=min(len(names), 6),

@@ -48,8 +48,8 @@ class TaskResult(Section):
     """Numbers that are no mean over examples, and have no interval."""
     runtime: str
     """What ran the model."""
-    seconds: Amount
-    """Wall-clock seconds of the evaluation; not a benchmark."""
+    seconds: Amount | None
+    """Wall-clock seconds of the evaluation, not a benchmark; null: not recorded."""
 
 
 class Contrast(Section):
@@ -71,6 +71,12 @@ class Contrast(Section):
     recovered: Estimate | None = None
     """Share of what the PTQ twin lost against the float model that this QAT model recovered; null:
     not QAT, or PTQ lost nothing measurable."""
+    tolerance: Amount | None = None
+    """How far an exported model may be from its checkpoint, either way, by the arithmetic of the
+    two; null: it was not exported, or nothing is stated of such a metric."""
+    within: bool | None = None
+    """Whether it is no further, or, where examples are either right or wrong, the interval holds 0;
+    null: there is no tolerance."""
 
 
 class LostExample(Section):
@@ -115,9 +121,11 @@ class SideBySide(Section):
     id: str
     """Where the prompt comes from."""
     prompt: str
-    """What the models were given."""
+    """What the models were given, shortened."""
+    expected: str | None = None
+    """What is right; null: nothing is."""
     answers: dict[str, str]
-    """What each model said, greedily."""
+    """What each model said, greedily; shortened."""
 
 
 class Gate(Section):
@@ -135,6 +143,8 @@ class Gate(Section):
     """What ``value`` must keep to."""
     value: float | bool | None
     """What was measured, in the limit's terms; null: not measured, which is a failure."""
+    measured: str
+    """The same in words, as ``1.91 % above``; empty: not measured."""
     bound: float | None
     """End of the interval that was held against the limit, where the confidence bound is asked."""
     confidence: Share | None
@@ -149,7 +159,8 @@ class Evidence(Section):
     """What tasks and gates say of the models of a run."""
 
     tasks: list[TaskFacts]
-    """In the order of the recipe."""
+    """The recipe's own evaluation data first, as ``data``, then tasks in the order of the recipe.
+    """
     contrasts: list[Contrast]
     """Models compared in pairs."""
     regressions: list[Regressions]

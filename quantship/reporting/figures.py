@@ -71,7 +71,7 @@ def speed_by_runtime(report: Report) -> Drawing | None:
                 zorder=4,
             )
     axes.axvline(1.0, color=svg.INK, lw=1, ls=(0, (3, 3)))
-    names = [f"{row.name}\n{runtime(row)}" for row, _, _ in bars]
+    names = [f"{canvas.fitting(row.name)}\n{runtime(row)}" for row, _, _ in bars]
     axes.set_yticks(range(len(bars)), names, parse_math=False)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")

@@ -102,3 +102,10 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {rest // 60:02d} min"
     return f"{rest // 60} min {rest % 60:02d} s" if rest >= 60 else f"{whole} s"
+
+
+def shortened(text: str | None, longest: int) -> str | None:
+    """A text of so many characters at most, the last one an ellipsis where some were left out."""
+    if text is None or len(text) <= longest:
+        return text
+    return text[: longest - 1].rstrip() + "…"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from quantship.reporting import (
+    evidence_text,
     facts,
     figures,
     formatting,
@@ -22,32 +24,44 @@ from quantship.reporting import (
     table,
 )
 from quantship.reporting.comparison import headlines, warnings
+from quantship.reporting.page import answers, errors, gates, panels, ranges, task_fronts, tasks
 from quantship.reporting.ranking_schema import Ranking
 from quantship.reporting.schema import Report
+from quantship.reporting.task_scores import DATA
 
 
 def render(report: Report) -> str:
     """The whole report as an HTML document; all text from outside is escaped."""
+    shown = {
+        "rows": table.rows(report),
+        "fronts": figures.fronts(report),
+        "evidence": _evidence(report),
+        "ranking": None if report.ranking is None else ranking(report.ranking),
+        "recovery": _recovery(report),
+        "quantization": _quantization(report),
+        "searches": _searches(report),
+        "errors": _errors(report),
+        "ranges": _ranges(report),
+        "routes": facts.routes_table(report),
+        "speed": _speed(report),
+        "loss": figures.loss_curves(report),
+        "training": facts.training_table(report),
+        "data_tables": facts.data_tables(report),
+    }
     return template("report.html.j2").render(
         report=report,
         description=report.recipe.get("description") or "",
+        verdict=gates.verdict(report),
         headlines=headlines(report),
         warnings=warnings(report),
-        rows=table.rows(report),
+        contents=_contents(report, shown),
+        **shown,
         columns=table.COLUMNS,
         units=table.UNITS,
         footnotes=table.footnotes(report),
         colours=figures.colours(report),
-        speed={"title": speed_text.TITLE, "lines": speed_text.sentences(report)},
-        ranking=None if report.ranking is None else ranking(report.ranking),
-        quantization=_quantization(report),
-        recovery=_recovery(report),
-        searches=_searches(report),
-        drawings=figures.draw(report),
         palette=svg.PALETTE,
-        data_tables=facts.data_tables(report),
-        routes=facts.routes_table(report),
-        training=facts.training_table(report),
+        dashes=panels.DASHES,
         environment=facts.environment(report),
         recipe_yaml=facts.recipe_yaml(report),
         command=facts.repeat_command(report),
@@ -56,6 +70,80 @@ def render(report: Report) -> str:
         mb_statement=formatting.MB_STATEMENT,
         dash=formatting.DASH,
     )
+
+
+def _contents(report: Report, shown: Mapping[str, Any]) -> dict[str, str]:
+    """Titles of the sections that there are, by their ids, in reading order."""
+    evidence = shown["evidence"] or {}
+    titles = {
+        "models": ("Models", True),
+        "fronts": ("Accuracy, size and speed", shown["fronts"]),
+        "tasks": (evidence_text.TITLE, evidence),
+        "answers": ("Answers side by side", evidence.get("prompts")),
+        "lost": (evidence_text.REGRESSIONS_TITLE, evidence.get("lost")),
+        "ranking": (ranking_text.TITLE, shown["ranking"]),
+        "recovery": (recovery_text.TITLE, shown["recovery"]),
+        "quantization": (quantization_text.TITLE, shown["quantization"]),
+        "searches": (search_text.TITLE, shown["searches"]),
+        "errors": ("Rounding error by layer", shown["errors"]),
+        "ranges": ("Input ranges by layer", shown["ranges"]),
+        "routes": ("Other routes to the integers", shown["routes"]),
+        "speed": ("Speed", shown["speed"]),
+        "training": ("Training", shown["training"] or shown["loss"]),
+        "data": ("Data", shown["data_tables"]),
+        "notes": ("Notes", report.notes),
+        "environment": ("Environment", True),
+        "repeat": ("How to repeat", True),
+    }
+    return {key: title for key, (title, there) in titles.items() if there}
+
+
+def _evidence(report: Report) -> dict[str, Any] | None:
+    found = report.evidence
+    if found is None:
+        return None
+    return {
+        "overview": tasks.overview(report),
+        "tasks": tasks.tasks(report),
+        "explanation": tasks.explanation(report),
+        "sentences": evidence_text.sentences(report),
+        "tables": {
+            title: content
+            for title, content in (
+                (evidence_text.CONTRASTS_TITLE, evidence_text.contrast_table(found)),
+                (evidence_text.EXPORTS_TITLE, evidence_text.exports_table(found)),
+            )
+            if content is not None
+        },
+        "warnings": evidence_text.warnings(report),
+        "fronts": task_fronts.draw(report, but=DATA),
+        "prompts": answers.prompts(report),
+        "lost": answers.lost(report),
+    }
+
+
+def _speed(report: Report) -> dict[str, Any] | None:
+    drawing, lines = figures.speed_by_runtime(report), speed_text.sentences(report)
+    if drawing is None and not lines:
+        return None
+    return {"drawing": drawing, "title": speed_text.TITLE, "lines": lines}
+
+
+def _errors(report: Report) -> dict[str, Any] | None:
+    content = errors.table(report)
+    if content is None:
+        return None
+    return {
+        "sets": errors.sets(report),
+        "table": content,
+        "explanation": errors.EXPLANATION,
+        "outside": errors.outside(report),
+    }
+
+
+def _ranges(report: Report) -> dict[str, Any] | None:
+    found = ranges.sets(report)
+    return {"sets": found, "explanation": ranges.explanation(report)} if found else None
 
 
 def ranking(found: Ranking) -> dict[str, Any]:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 
 from quantship.reporting import (
+    evidence_text,
     facts,
+    gate_words,
     quantization_text,
     ranking_text,
     recovery_text,
@@ -35,6 +37,8 @@ def render(report: Report) -> str:
         "## Models",
         _models(report),
         bullets(table.footnotes(report)),
+        *_gates(report),
+        *_tasks(report),
         *_ranking(report),
         *_quantization(report),
         *_searches(report),
@@ -134,6 +138,35 @@ def _quantization(report: Report) -> list[str]:
         escape(quantization_text.EXPLANATION),
         bullets(quantization_text.remarks(report)),
     ]
+
+
+def _gates(report: Report) -> list[str]:
+    content = gate_words.table(report.gates)
+    if content is None:
+        return []
+    failed = gate_words.failures(report.gates)
+    return [f"## {gate_words.TITLE}", fact_table(content), bullets(failed)]
+
+
+def _tasks(report: Report) -> list[str]:
+    evidence = report.evidence
+    if evidence is None:
+        return []
+    found = [f"## {evidence_text.TITLE}"]
+    for task in evidence.tasks:
+        found += [f"### {escape(evidence_text.about(task))}"]
+        if task.metrics:
+            found.append(fact_table(evidence_text.task_table(report, task)))
+        found.append(bullets(task.notes))
+    found.append(escape(evidence_text.explanation(evidence)))
+    for title, content in (
+        (evidence_text.CONTRASTS_TITLE, evidence_text.contrast_table(evidence)),
+        (evidence_text.EXPORTS_TITLE, evidence_text.exports_table(evidence)),
+        (evidence_text.REGRESSIONS_TITLE, evidence_text.regressions_table(evidence)),
+    ):
+        if content is not None:
+            found += [f"### {title}", fact_table(content)]
+    return found
 
 
 def _searches(report: Report) -> list[str]:

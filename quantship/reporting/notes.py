@@ -19,6 +19,16 @@ def collect(plan: Plan, made: Mapping[str, Artifact]) -> list[str]:
                     f"{source['over_length']} of {source['records']} records of "
                     f"{source['adapter']} ({split}) are longer than max_length and were left out."
                 )
+    for source, shared in zip(
+        made["data"].facts.get("eval", {}).get("sources", []),
+        made["data"].facts.get("overlap", []),
+        strict=False,  # nothing is trained on: no overlap was counted
+    ):
+        if shared:
+            notes.append(
+                f"{shared} of the {source['records']} records of {source['adapter']} (eval) are "
+                "trained on as well."
+            )
     if any(node.stage == "export" and node.scheme is not None for node in plan.nodes):
         notes.append(
             "Codes and scales of every quantized ONNX model were read back from its file and "
@@ -29,10 +39,32 @@ def collect(plan: Plan, made: Mapping[str, Artifact]) -> list[str]:
             "The models classify samples, and each counts as one token: token accuracy is the "
             "share of samples whose class was found."
         )
-    if "benchmark" in made:
+    if "texts" in made["data"].facts.get("eval", {}):
+        notes.extend(_of_texts(made))
+    elif "benchmark" in made:
         notes.append(
             "Of a prompt, PyTorch computes the last position's logits, as generate() does, and so "
             "do ONNX graphs with an input num_logits_to_keep; others compute all positions'."
+        )
+    return notes
+
+
+def _of_texts(made: Mapping[str, Artifact]) -> list[str]:
+    """How to read the figures of models that tell the classes of texts."""
+    notes = [
+        "The models tell the classes of texts, and each text counts as one token: token accuracy "
+        "is the share of texts whose class was found."
+    ]
+    for source in made["data"].facts["eval"]["sources"]:
+        if source["cut"]:
+            notes.append(
+                f"{source['cut']} of {source['records']} records of {source['adapter']} (eval) are "
+                "longer than max_length: models read their beginning."
+            )
+    if "benchmark" in made:
+        notes.append(
+            "A benchmark's pass reads batch_size texts of prompt_tokens tokens: prefill is in "
+            "tokens a second, decode in texts a second, and the latency is that of a pass."
         )
     return notes
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantship.reporting import bootstrap
-from quantship.reporting.bootstrap import Loss
+from quantship.reporting.bootstrap import Mean
 from quantship.reporting.comparison import is_wrong
 from quantship.reporting.ranking_schema import (
     Difference,
@@ -59,7 +59,7 @@ class Losses:
         no_intervals: Why there are no resamples; None: there are.
     """
 
-    by_name: Mapping[str, Loss]
+    by_name: Mapping[str, Mean]
     num_sequences: int | None
     no_intervals: str | None = None
 
@@ -97,17 +97,17 @@ def resample(
         num_tokens: ``[sequences]``: tokens that were predicted in each.
         seed: Seed of the resamples.
     """
-    if len(num_tokens) < bootstrap.FEWEST_SEQUENCES:
+    if len(num_tokens) < bootstrap.FEWEST_EXAMPLES:
         total = num_tokens.sum()
         reason = f"{len(num_tokens)} evaluated sequences are too few to tell"
         return means({name: float(nll.sum() / total) for name, nll in nll_nats.items()}, reason)
-    return Losses(bootstrap.mean_losses(nll_nats, num_tokens, seed=seed), len(num_tokens))
+    return Losses(bootstrap.means(nll_nats, num_tokens, seed=seed), len(num_tokens))
 
 
 def means(mean_losses: Mapping[str, float], no_intervals: str) -> Losses:
     """Losses of which only the means are known, and why."""
     nothing = np.empty(0)
-    return Losses({n: Loss(value, nothing) for n, value in mean_losses.items()}, None, no_intervals)
+    return Losses({n: Mean(value, nothing) for n, value in mean_losses.items()}, None, no_intervals)
 
 
 def rank(
@@ -197,15 +197,15 @@ def _calibration(made: Quantization | None) -> Mapping[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _score(one: Contender, losses: Losses, by: str) -> Loss:
+def _score(one: Contender, losses: Losses, by: str) -> Mean:
     loss = losses.by_name[one.name]
     if by == "loss" or one.source is None:
         return loss
     source = losses.by_name[one.source]
-    return Loss(loss.value - source.value, loss.resampled - source.resampled)
+    return Mean(loss.value - source.value, loss.resampled - source.resampled)
 
 
-def _less(one: Loss, other: Loss) -> Difference:
+def _less(one: Mean, other: Mean) -> Difference:
     value = one.value - other.value
     if not one.resampled.size:
         return Difference(value=value, low=None, high=None)

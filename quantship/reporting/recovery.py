@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quantship.artifact import Artifact
 from quantship.job import Node, Plan
 from quantship.reporting import bootstrap, quantization
-from quantship.reporting.bootstrap import Loss
+from quantship.reporting.bootstrap import Mean
 from quantship.reporting.lineage import line
 from quantship.reporting.recovery_schema import (
     Control,
@@ -110,7 +110,7 @@ def build(
         for node in (branch.qat, branch.reference, *branch.ptq, *branch.controls)
         if node.name in nll_nats
     }
-    losses = bootstrap.mean_losses(
+    losses = bootstrap.means(
         {name: nll for name, nll in nll_nats.items() if name in names}, num_tokens, seed=seed
     )
     return [
@@ -123,13 +123,13 @@ def build(
 def _entry(
     branch: Branch,
     made: Mapping[str, Artifact],
-    losses: Mapping[str, Loss],
+    losses: Mapping[str, Mean],
     num_tokens: NDArray[np.int64],
     methods: Mapping[str, str],
 ) -> Recovery:
     assert branch.qat.scheme is not None
     best = min(branch.ptq, key=lambda node: losses[node.name].value)
-    enough = len(num_tokens) >= bootstrap.FEWEST_SEQUENCES
+    enough = len(num_tokens) >= bootstrap.FEWEST_EXAMPLES
     qat, ptq, reference = branch.qat.name, best.name, branch.reference.name
     compared = _Compared(losses, ptq, qat, len(num_tokens))
     nearest = _nearest(branch)
@@ -160,7 +160,7 @@ def _nearest(branch: Branch) -> Node | None:
     return next(plain, None)
 
 
-def _best_in(branch: Branch, ptq: str, losses: Mapping[str, Loss]) -> float | None:
+def _best_in(branch: Branch, ptq: str, losses: Mapping[str, Mean]) -> float | None:
     """Share of the resamples in which this twin is the best one; None where it is the only one."""
     if len(branch.ptq) < 2:
         return None
@@ -172,14 +172,14 @@ def _best_in(branch: Branch, ptq: str, losses: Mapping[str, Loss]) -> float | No
 class _Compared:
     """A QAT model and its PTQ twin, to be held against float models."""
 
-    losses: Mapping[str, Loss]
+    losses: Mapping[str, Mean]
     ptq: str
     qat: str
     num_sequences: int
 
     def against(self, reference: str) -> ShareRecovered:
         lost = share = reason = None
-        if self.num_sequences < bootstrap.FEWEST_SEQUENCES:
+        if self.num_sequences < bootstrap.FEWEST_EXAMPLES:
             reason = f"{self.num_sequences} evaluated sequences are too few to tell"
         else:
             ptq, qat = self.losses[self.ptq], self.losses[self.qat]
@@ -192,7 +192,7 @@ class _Compared:
         )
 
 
-def _model(name: str, losses: Mapping[str, Loss]) -> ModelLoss:
+def _model(name: str, losses: Mapping[str, Mean]) -> ModelLoss:
     loss = losses[name].value
     return ModelLoss(name=name, mean_loss=loss, perplexity=float(np.exp(loss)))
 

@@ -34,7 +34,10 @@ def draw(report: Report) -> Drawing | None:
     for end in (0.0, 1.0):
         axes.axvline(end, color=svg.INK, lw=1, ls=(0, (3, 3)), zorder=1)
     _name_ends(axes)
-    names = [f"{entry.qat.name}\n{_against(entry, held)}" for entry, held, _ in lines]
+    names = [
+        f"{canvas.fitting(entry.qat.name)}\n{canvas.fitting(_against(entry, held))}"
+        for entry, held, _ in lines
+    ]
     axes.set_yticks(range(len(lines)), names, parse_math=False)
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")

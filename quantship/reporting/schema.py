@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, Field, JsonValue, model_validator
 
 from quantship.reporting.evidence_schema import Evidence, Gate, TaskResult
+from quantship.reporting.layers_schema import Layers
 from quantship.reporting.ranking_schema import Front, Quantization, Ranking
 from quantship.reporting.recovery_schema import Recovery
 from quantship.reporting.routes import Route
@@ -143,7 +144,8 @@ class ModelRow(Section):
     metrics: Metrics | None = None
     """Accuracy; null: not evaluated."""
     tasks: dict[str, TaskResult] = Field(default_factory=dict)
-    """What it made of each task that it was evaluated on, by the task's name."""
+    """What it made of each task that it was evaluated on, by the task's name; ``data`` is the
+    recipe's own evaluation data."""
     benchmark: Benchmark | None = None
     """Speed and memory; null: not benchmarked."""
     parity: Parity | None = None
@@ -243,9 +245,11 @@ class Report(Section):
     routes: list[Route] = Field(default_factory=list)
     """One entry for each other route to a model's integers that the recipe has tried."""
     evidence: Evidence | None = None
-    """Tasks beside the evaluation data, and what they say; null: the recipe has none."""
+    """Tasks, and how models compare on them; null: nothing was evaluated."""
     gates: list[Gate] = Field(default_factory=list)
     """The recipe's limits, and whether they hold."""
+    layers: Layers | None = None
+    """Rounding errors and static input ranges, layer by layer; null: there are none."""
     notes: list[str]
     """What a reader should know before trusting a number."""
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 INK, FAINT, SURFACE = "#1d2127", "#b9bec6", "#fefefe"
 PALETTE = (
-    ("#747c8a", "#98a2b3"),  # grey: what was there before
+    ("#6b7381", "#98a2b3"),  # grey: what was there before
     ("#3a6fc4", "#7fabf5"),  # blue
-    ("#c0710f", "#eda845"),  # amber
-    ("#23875c", "#58c493"),  # green
+    ("#a8610a", "#eda845"),  # amber
+    ("#1f7d54", "#58c493"),  # green
     ("#8257b5", "#b99af2"),  # violet
     ("#bb4368", "#f087a8"),  # rose
-    ("#0f8591", "#4dc3cf"),  # teal
+    ("#0c7a85", "#4dc3cf"),  # teal
 )
 """Colours of the groups, each for a light and for a dark page."""
 

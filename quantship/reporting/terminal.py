@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from rich import box
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from quantship.reporting import quantization_text, ranking_text, recovery_text, speed_text
+from quantship.reporting import (
+    evidence_terminal,
+    evidence_text,
+    quantization_text,
+    ranking_text,
+    recovery_text,
+    speed_text,
+)
 from quantship.reporting import table as model_table
 from quantship.reporting.comparison import warnings
 from quantship.reporting.formatting import DASH, MB_STATEMENT
@@ -36,6 +45,16 @@ STACKED = {
 }
 NO_ROOM = ("Ahead of the next",)
 """Columns of a ranking that a terminal is too narrow for."""
+
+
+def parts(report: Report) -> Iterator[RenderableType]:
+    """What a run shows at its end: models, their ranking, tasks and gates."""
+    yield table(report)
+    if report.ranking is not None:
+        yield ranking(report.ranking, f"{report.name}: ranking")
+    for found in (evidence_terminal.tasks(report), evidence_terminal.gates(report)):
+        if found is not None:
+            yield found
 
 
 def table(report: Report) -> Table:
@@ -122,6 +141,8 @@ def _caption(report: Report) -> Text:
     for line in quantization_text.remarks(report):
         text.append(f"\n{line}", style=CAUTION)
     for line in speed_text.of_this_machine(report):
+        text.append(f"\n{line}", style=CAUTION)
+    for line in evidence_text.warnings(report):
         text.append(f"\n{line}", style=CAUTION)
     for warning in warnings(report):
         text.append(f"\nWARNING: {warning}", style=LOUD)

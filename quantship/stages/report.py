@@ -18,7 +18,9 @@ from quantship.job import Node, Plan
 from quantship.recipe.language import FinetuneStep, Recipe, TrainingOptions
 from quantship.reporting import (
     arithmetic,
+    evidence_text,
     fronts,
+    layers,
     notes,
     quantization,
     ranking,
@@ -28,9 +30,11 @@ from quantship.reporting import (
     search_schema,
     write,
 )
+from quantship.reporting.evidence import results as task_results
 from quantship.reporting.lineage import line
 from quantship.reporting.ranking_schema import Ranking
 from quantship.reporting.recovery_schema import Recovery
+from quantship.results import evidence, gates
 from quantship.runtimes import built_for
 from quantship.tasks import likelihood
 
@@ -51,7 +55,12 @@ def build(
     """
     rows = [_row(node, plan, made, root) for node in plan.nodes if node.leaves_model]
     evaluated = _evaluated(plan, made)
-    return schema.Report(
+    evaluation_data = _evaluation_data(recipe, made, evaluated)
+    recoveries = _recovery(plan, made, evaluated, recipe.seed)
+    measured = evidence.measure(plan, made, rows, evaluated, evaluation_data, seed=recipe.seed)
+    found = task_results(measured)
+    rows = [row.model_copy(update={"tasks": found.get(row.name, {})}) for row in rows]
+    report = schema.Report(
         quantship_version=hardware.versions()["quantship"],
         recipe=recipe.model_dump(mode="json"),
         name=recipe.name,
@@ -59,7 +68,7 @@ def build(
         duration_s=duration_s,
         environment=_environment(),
         data=dict(made["data"].facts),
-        evaluation_data=_evaluation_data(recipe, made, evaluated),
+        evaluation_data=evaluation_data,
         models=rows,
         training=[
             _curve(node, made[node.name].facts["training"])
@@ -68,11 +77,16 @@ def build(
         ],
         ranking=_ranking(rows, evaluated, recipe.seed),
         fronts=fronts.fronts(rows),
-        recovery=_recovery(plan, made, evaluated, recipe.seed),
+        recovery=recoveries,
         searches=search_schema.collect(plan, made),
         routes=routes.collect(plan, made),
+        layers=layers.collect(plan, made),
+        evidence=evidence.compare(plan, measured, rows, recoveries),
         notes=notes.collect(plan, made),
     )
+    remarks = [*report.notes, *evidence_text.notes(report)]
+    judged = gates.judge(recipe, report, measured)
+    return report.model_copy(update={"notes": remarks, "gates": judged})
 
 
 def save(report: schema.Report, plan: Plan, made: Mapping[str, Artifact], root: Path) -> Path:

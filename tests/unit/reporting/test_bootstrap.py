@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantship.reporting import bootstrap
-from quantship.reporting.bootstrap import Loss, difference, mean_losses, share_recovered
+from quantship.reporting.bootstrap import Mean, difference, means, share_recovered
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -34,7 +34,7 @@ def four_models(size: int, noise: float = 0.05) -> tuple[dict[str, Floats], Any]
 
 def test_a_loss_is_weighted_by_tokens() -> None:
     nll = {"a": np.array([10.0, 2.0]), "b": np.array([1.0, 1.0])}
-    losses = mean_losses(nll, np.array([30, 10]), seed=0, num_resamples=50)
+    losses = means(nll, np.array([30, 10]), seed=0, num_resamples=50)
     assert losses["a"].value == pytest.approx(12 / 40)
     assert losses["b"].value == pytest.approx(2 / 40)
     # Both sequences, or one of them twice: there are no other resamples of two.
@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_does_not() -> None:
     nll, num_tokens = four_models(100)
 
     def interval(seed: int) -> Any:
-        losses = mean_losses(nll, num_tokens, seed=seed)
+        losses = means(nll, num_tokens, seed=seed)
         return share_recovered(losses["float"], losses["ptq"], losses["qat"])
 
     assert interval(5) == interval(5)
@@ -57,24 +57,24 @@ def test_memory_is_taken_in_chunks_and_they_are_all_resampled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nll, num_tokens = four_models(50)
-    whole = mean_losses(nll, num_tokens, seed=0, num_resamples=101)
+    whole = means(nll, num_tokens, seed=0, num_resamples=101)
     monkeypatch.setattr(bootstrap, "LARGEST_CHUNK", 1000)
-    chunked = mean_losses(nll, num_tokens, seed=0, num_resamples=101)
+    chunked = means(nll, num_tokens, seed=0, num_resamples=101)
     for name, loss in whole.items():
         np.testing.assert_allclose(chunked[name].resampled, loss.resampled, rtol=1e-12)
 
 
 def test_what_else_is_resampled_changes_no_model_interval() -> None:
     nll, num_tokens = four_models(60)
-    both = mean_losses(nll, num_tokens, seed=0)
-    alone = mean_losses({"ptq": nll["ptq"]}, num_tokens, seed=0)
+    both = means(nll, num_tokens, seed=0)
+    alone = means({"ptq": nll["ptq"]}, num_tokens, seed=0)
     np.testing.assert_allclose(alone["ptq"].resampled, both["ptq"].resampled, rtol=1e-12)
 
 
 @settings(max_examples=30, deadline=None)
 @given(size=st.integers(30, 300), noise=st.floats(0.01, 0.2), seed=st.integers(0, 2**32))
 def test_intervals_contain_what_was_measured(size: int, noise: float, seed: int) -> None:
-    losses = mean_losses(*four_models(size, noise), seed=seed, num_resamples=2000)
+    losses = means(*four_models(size, noise), seed=seed, num_resamples=2000)
     lost = difference(losses["ptq"], losses["float"])
     assert lost.low < lost.value < lost.high
     share = share_recovered(losses["float"], losses["ptq"], losses["qat"])
@@ -83,7 +83,7 @@ def test_intervals_contain_what_was_measured(size: int, noise: float, seed: int)
 
 
 def test_a_difference_and_its_reverse_mirror_each_other() -> None:
-    losses = mean_losses(*four_models(80), seed=0)
+    losses = means(*four_models(80), seed=0)
     there, back = (difference(losses[a], losses[b]) for a, b in (("ptq", "qat"), ("qat", "ptq")))
     assert back.value == -there.value
     # The percentiles are single resamples, one further in at one end than at the other.
@@ -92,8 +92,8 @@ def test_a_difference_and_its_reverse_mirror_each_other() -> None:
 
 def test_pairing_narrows_the_interval_of_models_that_find_the_same_things_hard() -> None:
     nll, num_tokens = four_models(200)
-    losses = mean_losses(nll, num_tokens, seed=0)
-    elsewhere = mean_losses(nll, num_tokens, seed=1)
+    losses = means(nll, num_tokens, seed=0)
+    elsewhere = means(nll, num_tokens, seed=1)
     paired = difference(losses["ptq"], losses["float"])
     unpaired = difference(losses["ptq"], elsewhere["float"])
     assert paired.high - paired.low < 0.2 * (unpaired.high - unpaired.low)
@@ -103,7 +103,7 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
     size = 2000
     differences = np.random.default_rng(0).normal(0.05, 0.4, size)
     nll = {"a": np.full(size, 3.0) + differences, "b": np.full(size, 3.0)}
-    losses = mean_losses(nll, np.ones(size, dtype=np.int64), seed=0)
+    losses = means(nll, np.ones(size, dtype=np.int64), seed=0)
     found = difference(losses["a"], losses["b"])
     half = 1.959964 * differences.std() / size**0.5
     assert found.value == pytest.approx(differences.mean())
@@ -122,7 +122,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
             name: (base + loss + generator.normal(0, 0.3, 100)) * num_tokens
             for name, loss in lost.items()
         }
-        losses = mean_losses(nll, num_tokens, seed=trial, num_resamples=1000)
+        losses = means(nll, num_tokens, seed=trial, num_resamples=1000)
         share = share_recovered(losses["float"], losses["ptq"], losses["qat"])
         assert share is not None
         held += share.low <= 2 / 3 <= share.high
@@ -134,7 +134,7 @@ def test_a_share_that_every_sequence_agrees_on_is_certain(share: float) -> None:
     base, num_tokens = sequences(50)
     lost = np.random.default_rng(2).gamma(2.0, 0.1, 50) * num_tokens
     nll = {"float": base, "ptq": base + lost, "qat": base + (1 - share) * lost}
-    losses = mean_losses(nll, num_tokens, seed=0)
+    losses = means(nll, num_tokens, seed=0)
     found = share_recovered(losses["float"], losses["ptq"], losses["qat"])
     assert found is not None
     assert (found.low, found.value, found.high) == pytest.approx((share,) * 3, abs=1e-9)
@@ -150,21 +150,21 @@ def test_there_is_no_share_of_a_loss_that_may_be_nothing(lost: float) -> None:
         "ptq": base + (lost + noise) * num_tokens,
         "qat": base - 0.1 * num_tokens,
     }
-    losses = mean_losses(nll, num_tokens, seed=0)
+    losses = means(nll, num_tokens, seed=0)
     assert difference(losses["ptq"], losses["float"]).low <= 0
     assert share_recovered(losses["float"], losses["ptq"], losses["qat"]) is None
 
 
 def test_resamples_that_lost_nothing_widen_the_interval() -> None:
-    reference = Loss(1.0, np.full(1000, 1.0))
+    reference = Mean(1.0, np.full(1000, 1.0))
     lost = np.linspace(0.2, 0.3, 1000)
     lost[:20] = -0.01
-    ptq = Loss(1.25, 1.0 + lost)
-    qat = Loss(1.1, 1.0 + lost - 0.15)
+    ptq = Mean(1.25, 1.0 + lost)
+    qat = Mean(1.1, 1.0 + lost - 0.15)
     found = share_recovered(reference, ptq, qat)
     assert found is not None
-    without = Loss(ptq.value, ptq.resampled[20:]), Loss(qat.value, qat.resampled[20:])
-    tighter = share_recovered(Loss(1.0, reference.resampled[20:]), *without)
+    without = Mean(ptq.value, ptq.resampled[20:]), Mean(qat.value, qat.resampled[20:])
+    tighter = share_recovered(Mean(1.0, reference.resampled[20:]), *without)
     assert tighter is not None
     assert found.high > tighter.high
     assert found.high < 0.15 / 0.2 + 1e-9

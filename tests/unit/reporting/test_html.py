@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
+
+import samples
 
 from quantship.reporting import html
 from quantship.reporting.schema import Report
@@ -100,6 +103,56 @@ def test_text_from_outside_is_escaped(report: Report) -> None:
     assert page.content.count(evil) >= len(models)
 
 
+def test_the_contents_lead_to_every_section(report: Report) -> None:
+    for one in (report, samples.whole()):
+        text = html.render(one)
+        assert re.findall(r'<li><a href="#([^"]+)">', text) == re.findall(
+            r'<section aria-labelledby="([a-z]+)">\s*<h2 id="\1"', text
+        )
+        linked = re.findall(r'<li><a href="[^"]+">([^<]+)</a>', text)
+        headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", text)
+        assert linked == [title for title in headings if "gates" not in title]
+
+
+def test_everything_that_was_measured_is_shown_and_loads_nothing() -> None:
+    whole = samples.whole()
+    text = html.render(whole)
+    page = Page(text)
+    assert LOADS.search(text) is None
+    ids = [value for key, value in page.attributes if key == "id"]
+    assert len(ids) == len(set(ids))
+    assert whole.evidence is not None
+    for task in whole.evidence.tasks[1:]:
+        assert task.name in page.content
+    for side in whole.evidence.generations:
+        assert side.prompt.strip() in page.content
+    assert "34 lost, 5 won" in text
+    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", text)
+    assert headings[:6] == [
+        "1 of 4 gates failed",
+        "Models",
+        "Accuracy, size and speed",
+        "Tasks",
+        "Answers side by side",
+        "Examples lost against the float model",
+    ]
+    assert {"Rounding error by layer", "Input ranges by layer"} < set(headings)
+
+
+def test_what_models_say_is_only_text() -> None:
+    evil = "</p><script>alert(1)</script> <img src=//x.example onerror='alert(1)'>"
+    whole = samples.whole()
+    text = html.render(
+        Report.model_validate_json(
+            whole.model_dump_json().replace("clips in", json.dumps(evil)[1:-1])
+        )
+    )
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert "<mark>*</mark>" in text
+
+
 def test_light_and_dark_and_phone(report: Report) -> None:
     text = html.render(report)
     assert "prefers-color-scheme: dark" in text
@@ -113,13 +166,10 @@ def test_all_sections_are_there(report: Report) -> None:
     text = html.render(report)
     assert re.findall(r"<h2[^>]*>([^<]+)</h2>", text) == [
         "Models",
-        "Accuracy against size",
-        "Accuracy against decode speed",
-        "Speed on each runtime",
-        "Training loss",
-        "Will it be faster here?",
-        "Data",
+        "Accuracy, size and speed",
+        "Speed",
         "Training",
+        "Data",
         "Notes",
         "Environment",
         "How to repeat",
@@ -150,7 +200,7 @@ def test_what_was_recovered_is_shown_as_figure_and_table(recovered: Report) -> N
     text = html.render(recovered)
     page = Page(text)
     headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", text)
-    assert headings[:2] == ["Models", "Loss recovered by QAT"]
+    assert headings[:3] == ["Models", "Accuracy, size and speed", "Loss recovered by QAT"]
     assert page.tags.count("svg") == 5
     section = text.split("Loss recovered by QAT</h2>")[1].split("</section>")[0]
     assert section.count("<tr>") == 1 + 2 * len(recovered.recovery)
