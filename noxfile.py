@@ -16,6 +16,8 @@ import nox
 
 HERE = Path(__file__).parent
 CONSTRAINTS = "docker/constraints.txt"
+NO_BROWSER = 77
+"""Exit code of tests/browser/screenshots.py where there is no browser; it says so, loudly."""
 SCRIPTS = HERE / ".nox" / "dev" / ("Scripts" if os.name == "nt" else "bin")
 
 nox.needs_version = ">=2025.2.9"
@@ -78,6 +80,22 @@ def tests(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Run whole recipes as a user does; extra arguments go to pytest."""
     run(session, "pytest", "tests/e2e", "-m", "not gpu and not network", *session.posargs)
+
+
+@nox.session(requires=["dev"], venv_backend="none")
+def browser(session: nox.Session) -> None:
+    """Look at reports in headless Chromium; extra arguments go to pytest."""
+    run(session, "pytest", "tests/browser", *session.posargs)
+
+
+@nox.session(requires=["dev"], venv_backend="none")
+def screenshots(session: nox.Session) -> None:
+    """Take pictures of reports, and of those of the runs whose folders are named."""
+    session.run(
+        str(SCRIPTS / "python"),
+        *("tests/browser/screenshots.py", *session.posargs),
+        success_codes=[0, NO_BROWSER],
+    )
 
 
 @nox.session(requires=["dev"], venv_backend="none")

@@ -20,6 +20,7 @@ from quantship.quant import numerics
 from quantship.quant.layers import is_transposed, matrix
 from quantship.quant.modules import FakeQuantModule, twin
 from quantship.quant.numerics import Grid
+from quantship.quant.rounding_error import RoundingError
 from quantship.quant.scheme import LayerFormat, WeightFormat
 from quantship.quant.tensors import StoredCodes
 
@@ -69,6 +70,8 @@ class Block:
         self.calls = calls
         self.corrected: list[str] = []
         """Layers whose bias was corrected."""
+        self.errors: dict[str, float] = {}
+        """Norm of each settled layer's rounding error, by that of its weight as it stood before."""
         self.on_settled: Callable[[str], None] = _nothing
         """Called with the name of each layer that is settled."""
         self._corrects_bias = corrects_bias
@@ -163,9 +166,7 @@ class Block:
             rounded_OI = numerics.dequantize(numerics.round_to(after_OI, grid, format.weight))
             layer_bias.add_(bias.correction(before_OI - rounded_OI, self.inputs(name)))
             self.corrected.append(name)
-        if weight_OI is not None:
-            before_OI.copy_(weight_OI)
-        _snap(before_OI, grid, format.weight)
+        self.errors[name] = _snap(before_OI, after_OI, grid, format.weight)
         self._place(name, grid, None)
         self.on_settled(name)
 
@@ -205,13 +206,21 @@ class Block:
         return name.removeprefix(f"{self.name}.") if self.name else name
 
 
-def _snap(weight_OI: Tensor, grid: Grid, fmt: WeightFormat) -> None:
-    """Make a weight, in place, the numbers that its nearest codes stand for."""
+def _snap(before_OI: Tensor, after_OI: Tensor, grid: Grid, fmt: WeightFormat) -> float:
+    """Make a weight, in place, the numbers that another one's nearest codes stand for.
+
+    Returns:
+        How far that moves it; see ``RoundingError``.
+    """
     whole = [slice(None)]
     per_tensor = fmt.granularity == "per_tensor"
-    for rows in whole if per_tensor else numerics.cached_rows(*weight_OI.shape):
-        codes = numerics.round_to(weight_OI[rows], numerics.rows_of(grid, rows), fmt)
-        weight_OI[rows] = numerics.dequantize(codes, weight_OI.dtype)
+    error = RoundingError()
+    for rows in whole if per_tensor else numerics.cached_rows(*before_OI.shape):
+        codes = numerics.round_to(after_OI[rows], numerics.rows_of(grid, rows), fmt)
+        numbers_OI = numerics.dequantize(codes, before_OI.dtype)
+        error.add(before_OI[rows], numbers_OI)
+        before_OI[rows] = numbers_OI
+    return error.relative
 
 
 class _Reached(Exception):

@@ -17,6 +17,7 @@ from quantship.quant.checkpoint import flatten, kept_metadata, read_codes
 from quantship.quant.container import Spec, Writer, spec_of
 from quantship.quant.layers import is_transposed, matrix
 from quantship.quant.numerics import Codes, Grid
+from quantship.quant.rounding_error import RoundingError
 from quantship.quant.scheme import LayerFormat, WeightFormat
 from quantship.quant.tensors import encode
 
@@ -83,7 +84,15 @@ def save_block(
     specs = {name: spec_of(value) for name, value in flat.items()}
     kept = metadata | kept_metadata(transposed)
     corrected = tuple(block.corrected)
-    return parts.write(key, specs, kept, fill, notes=tuple(notes), corrected=corrected)
+    return parts.write(
+        key,
+        specs,
+        kept,
+        fill,
+        notes=tuple(notes),
+        corrected=corrected,
+        errors=lambda: block.errors,
+    )
 
 
 def save_end(
@@ -108,6 +117,7 @@ def save_end(
         packed: See ``checkpoint.save``.
     """
     tensor_name, shape = f"{name}.weight", weight_OI.shape
+    error = RoundingError()
 
     def encoded(codes: Codes) -> Mapping[str, Tensor]:
         assert format is not None
@@ -126,6 +136,7 @@ def save_end(
                 numbers_OI, find_grid(numbers_OI, format.weight), format.weight
             )
             sums.add(codes)
+            error.add(numbers_OI, numerics.dequantize(codes, numbers_OI.dtype))
             for part, value in encoded(codes).items():
                 _put_rows(file, part, value, specs[part], rows.start, gathered)
             give_back_heap()
@@ -139,7 +150,14 @@ def save_end(
         listed = encode(blank, format, None, packed=packed, transposed=False)
     flat, metadata = flatten({tensor_name: listed})
     specs = {part: spec_of(value) for part, value in flat.items()}
-    return parts.write(name, specs, metadata | kept_metadata([]), fill)
+    errors = {} if format is None else {name: error}
+    return parts.write(
+        name,
+        specs,
+        metadata | kept_metadata([]),
+        fill,
+        errors=lambda: {key: one.relative for key, one in errors.items()},
+    )
 
 
 def restore(block: Block, part: Part, names: Sequence[str]) -> None:

@@ -65,7 +65,7 @@ def quantize(source: Path, task: Task, out: Path) -> Facts:
     Returns:
         ``parity``, as ``quant.convert.convert`` has it; ``notes``: remarks of the algorithm;
         ``blocks_resumed``: blocks that an earlier run had finished; ``bias_corrected``: number of
-        layers.
+        layers; ``rounding_errors``: of each layer, see ``quant.rounding_error``.
 
     Raises:
         QuantshipError: The model is not to be quantized so, or activations are NaN or infinite.
@@ -89,6 +89,9 @@ def quantize(source: Path, task: Task, out: Path) -> Facts:
         "notes": list(dict.fromkeys(note for about in abouts for note in about.notes)),
         "blocks_resumed": resumed,
         "bias_corrected": sum(len(about.corrected) for about in abouts),
+        "rounding_errors": {
+            name: float(f"{error:.5g}") for about in abouts for name, error in about.errors.items()
+        },
     }
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import Field
 
 from quantship.artifact import digest_file
 from quantship.frozen import Frozen
@@ -41,6 +42,8 @@ class About(Frozen):
     """Remarks of the algorithm."""
     corrected: tuple[str, ...] = ()
     """Layers whose bias was corrected."""
+    errors: dict[str, float] = Field(default_factory=dict)
+    """Rounding error of each layer; see ``RoundingError``."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Parts:
         *,
         notes: tuple[str, ...] = (),
         corrected: tuple[str, ...] = (),
+        errors: Callable[[], Mapping[str, float]] = dict,
     ) -> Part:
         """Write a part.
 
@@ -96,6 +100,7 @@ class Parts:
             fill: Writes the tensors, and returns the digest of each layer's codes.
             notes: Remarks of the algorithm.
             corrected: Layers whose bias was corrected.
+            errors: Rounding error of each layer, known when the part is filled.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{key}.safetensors"
@@ -109,6 +114,7 @@ class Parts:
             codes=codes,
             notes=notes,
             corrected=corrected,
+            errors=dict(errors()),
         )
         unfinished.rename(path)
         unfinished.write_text(about.model_dump_json())
