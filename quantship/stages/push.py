@@ -1,90 +1,67 @@
-"""Upload finished models and their report to the Hugging Face Hub, each in a commit of its own."""
+"""Upload finished models, their card and their report to the Hugging Face Hub."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from quantship.artifact import MANIFEST, Artifact
-from quantship.errors import StageError
-from quantship.recipe.language import Push
+from quantship.publishing import access, finished, repository
+from quantship.publishing import base as bases
+from quantship.publishing import upload as uploading
+from quantship.publishing.finished import Finished
+from quantship.publishing.layout import repositories
+from quantship.publishing.licenses import license_of
+from quantship.publishing.repository import Repository
+from quantship.publishing.upload import Pushed
+from quantship.recipe.language import Push, Recipe
 
-REPORT_FILES = ("report.json", "report.md", "report.html")
 
-_LOGIN = "Log in with `hf auth login`, or set HF_TOKEN, with a token that may write to {repo}."
-_LOOK = "Check what the Hub says and the network (HF_ENDPOINT, HF_HUB_OFFLINE)."
-_KEPT = "Models and report are kept: the same command uploads what is missing."
+def check(recipe: Recipe, base: Path | None) -> access.Access:
+    """Find out before the work whether its push can succeed: the license, the token, the rights.
 
-
-def upload(options: Push, made: Mapping[str, Artifact], report_dir: Path) -> str:
-    """Create the repository where it is missing and upload models and report.
-
-    The token comes from HF_TOKEN or from huggingface_hub's own login, and from nowhere else.
-    Files that the repository has already are not uploaded again.
-
-    Returns:
-        The repository's address.
+    Args:
+        recipe: One that pushes.
+        base: Directory of the model that it starts from; None: it makes its own.
 
     Raises:
+        UsageError: The base model's license forbids it, or is not known.
+        StageError: There is no token that may write; one that cannot be asked about is a warning.
+    """
+    assert recipe.push is not None
+    names = list(repositories(recipe.push))
+    known = bases.base_of(recipe.model, base, recipe.push.base_model)
+    license_of(known, recipe.push.license, names)
+    return access.check(names)
+
+
+def prepare(run: Finished, options: Push) -> list[Repository]:
+    """What a run uploads; nothing is uploaded, and no network is used.
+
+    Raises:
+        GateError: A gate failed.
+        UsageError: A model is missing or has no place, or the license forbids it.
+    """
+    finished.require_gates(run.report)
+    return repository.prepare(run, options)
+
+
+def upload(
+    options: Push, directory: Path, notify: Callable[[Pushed], None] = lambda pushed: None
+) -> list[Pushed]:
+    """Upload a finished run.
+
+    Args:
+        options: What goes where.
+        directory: The run's directory.
+        notify: Told of every repository that is done.
+
+    Raises:
+        GateError: A gate failed.
+        UsageError: A model is missing or has no place, or the license forbids it.
         StageError: No token, no permission, or the Hub cannot be reached.
     """
-    try:
-        return _upload(options, made, report_dir)
-    except Exception as error:
-        what, remedy = _in_words(error)
-        remedy = remedy.format(repo=options.repo)
-        raise StageError("push", f"{options.repo}: {what}\n    {remedy}\n    {_KEPT}") from error
-
-
-def _upload(options: Push, made: Mapping[str, Artifact], report_dir: Path) -> str:
-    from huggingface_hub import HfApi
-
-    _check_token()
-    api = HfApi(token=True)  # not only where the user lets huggingface_hub send it unasked
-    address = api.create_repo(options.repo, private=options.private, exist_ok=True)
-    for name in options.models:
-        api.upload_folder(
-            repo_id=options.repo,
-            folder_path=made[name].path,
-            path_in_repo=name,
-            ignore_patterns=[MANIFEST, "*.log"],
-            commit_message=f"Upload {name}",
-        )
-    api.upload_folder(
-        repo_id=options.repo,
-        folder_path=report_dir,
-        allow_patterns=list(REPORT_FILES),
-        commit_message="Upload the report",
-    )
-    return str(address)
-
-
-def _check_token() -> None:
-    from huggingface_hub import get_token
-    from huggingface_hub.errors import LocalTokenNotFoundError
-
-    token = get_token()
-    if token is None:
-        raise LocalTokenNotFoundError("there is no token")
-    if not (token.isascii() and token.isprintable()):
-        # What a terminal adds when pasting. An HTTP library's error would quote the whole token.
-        raise LocalTokenNotFoundError("the token holds characters that no token has")
-
-
-def _in_words(error: Exception) -> tuple[str, str]:
-    """What went wrong, and what to do about it."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
-    if isinstance(error, LocalTokenNotFoundError):
-        return str(error), _LOGIN
-    if not isinstance(error, HfHubHTTPError):
-        why = f" {error.__cause__}" if error.__cause__ and type(error) is RuntimeError else ""
-        return f"{constants.ENDPOINT}: {type(error).__name__}: {error}{why}", _LOOK
-    said = error.server_message or str(error).partition("\n")[0]
-    status = error.response.status_code
-    if status == 401:
-        return f"the Hub does not accept the token ({status}): {said}", _LOGIN
-    if status == 403:
-        return f"the token may not do this ({status}): {said}", _LOGIN
-    return f"the Hub answers {status}: {said}", _LOOK
+    done = []
+    for one in prepare(finished.open_run(directory), options):
+        done.append(uploading.upload(one, options))
+        notify(done[-1])
+    return done

@@ -2,7 +2,8 @@
 
 ``python tests/compat/exports.py DIRECTORY``, in quantship's environment. The clients of this folder
 load ``DIRECTORY/<name>`` in theirs, where quantship is not, and hold against
-``DIRECTORY/expected.json`` what they get.
+``DIRECTORY/expected.json`` what they get. ``DIRECTORY/published`` is a repository as ``quantship
+push`` would leave it on the Hub, with a checkpoint and two ONNX models.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 
 from quantship.exporters import decoder
 from quantship.exporters.lowering import Lowering, reject
+from quantship.models import load_tokenizer
 from quantship.quant.convert import convert
 from quantship.quant.modules import prepare_qat
 from quantship.quant.scheme import SCHEMES
@@ -40,6 +42,20 @@ PROMPTS = (
     "To be, or not to be, that is the question: whether 'tis nobler in the mind",
     "Größe, naïveté, 😀\n\t  two  spaces",
 )
+PUBLISHED = "published"
+REPO = "me/tiny"
+RECIPE = """\
+name: published
+data: {eval: [{adapter: builtin, split: eval, num_examples: 4}], max_length: 96}
+steps:
+  - {stage: quantize, name: eight, scheme: w8a8}
+  - {stage: quantize, name: four, scheme: w4a16-g32, packed: false}
+  - {stage: export, input: [eight, four], target: x86}
+evaluation: {parity_sequences: 2}
+benchmark: null
+"""
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+"""What the model card's code asks."""
 CHAT = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "What is the capital of France?"},
@@ -78,8 +94,53 @@ def main(root: Path) -> None:
             "together": together(path, tokenizer),
         }
     chat: Any = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
-    facts = {"exports": expected, "chat": {"messages": CHAT, "text": chat}}
+    facts = {
+        "exports": expected,
+        "chat": {"messages": CHAT, "text": chat},
+        PUBLISHED: publish(root / PUBLISHED, tokenizer),
+    }
     (root / "expected.json").write_text(json.dumps(facts, indent=1))
+
+
+def publish(out: Path, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Write a repository; what quantship's runtime makes of the question, by the model's dtype."""
+    from quantship import pipeline
+    from quantship.publishing import finished, repository
+    from quantship.recipe import load
+    from quantship.recipe.language import Push
+
+    push = Push(repo=REPO, models=("eight", "eight-onnx", "four-onnx"), license="other")
+    with TemporaryDirectory() as made:
+        root = Path(made)
+        for part in (build(Kind(None, "float"), tokenizer), tokenizer):
+            part.save_pretrained(root / "base")
+        recipe = root / "published.yaml"
+        recipe.write_text(f"{RECIPE}model: {root / 'base'}\n")
+        done = pipeline.run(load(recipe), root / "artifacts")
+        (content,) = repository.prepare(finished.open_run(done.report_dir), push)
+        for upload in content.uploads:
+            place = out / upload.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(upload.read())
+        models = {"q8": "eight-onnx", "q4": "four-onnx"}
+        found = {
+            dtype: answered(done.report_dir / "models" / name) for dtype, name in models.items()
+        }
+    assert all(len(one["tokens"]) > 5 for one in found.values()), "the models say nothing"
+    return {"repository": REPO, "models": found}
+
+
+def answered(path: Path) -> dict[str, Any]:
+    """The question as tokens, and the model's greedy answer."""
+    tokenizer = load_tokenizer(path)
+    text: Any = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
+    prompt = tokenizer(text, add_special_tokens=False).input_ids
+    stop = frozenset([tokenizer.eos_token_id])
+    return {
+        "text": text,
+        "prompt": prompt,
+        "tokens": greedy(open_runtime(path, threads=1), prompt, NEW_TOKENS, stop),
+    }
 
 
 def kinds() -> dict[str, Kind]:

@@ -108,3 +108,33 @@ def test_the_readme_shows_it_as_it_works() -> None:
         exec(compile(here, "README.md", "exec"), {})
     tokenizer = AutoTokenizer.from_pretrained(EXPORTS / "w8a8-nbits")
     assert shown.getvalue().startswith(tokenizer.decode(one["prompt"] + one["tokens"]))
+
+
+FILES = {"q8": "model_quantized.onnx", "q4": "model_q4.onnx"}
+
+
+@pytest.mark.parametrize("dtype", FILES)
+def test_a_pushed_repository_says_what_quantship_says(dtype: str) -> None:
+    one = EXPECTED["published"]["models"][dtype]
+    place = EXPORTS / "published"
+    tokenizer = AutoTokenizer.from_pretrained(place, subfolder="onnx")
+    assert tokenizer(one["text"], add_special_tokens=False).input_ids == one["prompt"]
+    model = ORTModelForCausalLM.from_pretrained(place, subfolder="onnx", file_name=FILES[dtype])
+    (new,) = continued(model, [one["prompt"]])
+    end = model.generation_config.eos_token_id
+    assert (new[: new.index(end)] if end in new else new) == one["tokens"]
+
+
+def test_the_model_card_shows_it_as_it_works() -> None:
+    card = (EXPORTS / "published" / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
+    (snippet,) = [block for block in blocks if "ORTModelForCausalLM" in block]
+    quoted = f'"{EXPECTED["published"]["repository"]}"'
+    assert snippet.count(quoted) == 1
+    here = snippet.replace(quoted, repr(str(EXPORTS / "published")))
+    shown = StringIO()
+    with redirect_stdout(shown):
+        exec(compile(here, "README.md", "exec"), {})
+    one = EXPECTED["published"]["models"]["q8"]
+    tokenizer = AutoTokenizer.from_pretrained(EXPORTS / "published", subfolder="onnx")
+    assert shown.getvalue().startswith(tokenizer.decode(one["prompt"] + one["tokens"]))

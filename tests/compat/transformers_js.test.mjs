@@ -65,6 +65,19 @@ for (const [name, { alone, together }] of Object.entries(expected.exports)) {
   });
 }
 
+describe("a pushed repository", () => {
+  const { models } = expected.published;
+  for (const dtype of [undefined, ...Object.keys(models)]) {
+    test(`says what quantship says, with dtype ${dtype}`, async () => {
+      const { text, prompt, tokens } = models[dtype ?? "q8"]; // which its config.json names
+      const tokenizer = await AutoTokenizer.from_pretrained("published");
+      assert.deepEqual(tokenizer.encode(text, { add_special_tokens: false }), prompt);
+      const model = await AutoModelForCausalLM.from_pretrained("published", dtype ? { dtype } : {});
+      assert.deepEqual(await continued(model, [prompt]), [tokens]);
+    });
+  }
+});
+
 test("the README shows it as it works", async () => {
   const blocks = [...readFileSync(readme, "utf8").matchAll(/^```js\n(.*?)^```$/gms)];
   const [snippet, ...others] = blocks.map(([, block]) => block);

@@ -1,55 +1,22 @@
-"""Pushing models: the real huggingface_hub against a Hub on this machine.
-
-It runs in a process of its own, because huggingface_hub reads its environment when it is imported.
-"""
+"""Pushing a finished run: the real huggingface_hub against a Hub on this machine."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
+import shutil
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from local_hub import Hub, serve
+from hub_api import Hub
+from local_hub import serve
+from pushing import READER, REPO, WRITER, push
 
-REPO = "me/tiny"
-WRITER = "hf_writersSecretWritersSecretWriters"
-READER = "hf_readersSecretReadersSecretReaders"
-REPORT = ("report.html", "report.json", "report.md")
 LOGIN = ("hf auth login", "HF_TOKEN", REPO)
-
-UPLOAD = """
-import sys, traceback
-from pathlib import Path
-from quantship.artifact import Artifact
-from quantship.errors import StageError
-from quantship.recipe.language import Push
-from quantship.stages.push import upload
-
-root, *models = sys.argv[1:]
-made = {name: Artifact(Path(root, name), "", "", {}) for name in models}
-try:
-    print(upload(Push(repo="me/tiny", models=tuple(models)), made, Path(root, "report")))
-except StageError as error:
-    Path(root, "debug.txt").write_text(traceback.format_exc())
-    sys.exit(str(error))
-"""
-
-RECIPE = """\
-name: pushed
-model: {tiny: {num_layers: 1}}
-scheme: w8a16
-data: {eval: [{adapter: builtin, split: eval}]}
-evaluation: null
-benchmark: null
-steps:
-  - {stage: quantize, name: ptq, input: model}
-  - {stage: export, input: ptq}
-push: {repo: me/tiny, models: [ptq, ptq-onnx], private: false}
-"""
+Push = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -59,110 +26,227 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Two fabricated models, and a report with what lies beside it."""
-    import numpy as np
-    from safetensors.numpy import save_file
+def pushed(hub: Hub, finished_run: Path, tmp_path: Path) -> Push:
+    """Push the run (or a changed copy of it) to the Hub."""
 
-    path = tmp_path / "root"
-    for seed, name in enumerate(("qat", "qat-onnx")):
-        (path / name / "deeper").mkdir(parents=True)
-        weights = np.random.default_rng(seed).normal(size=(32, 32)).astype("float32")
-        save_file({"weight": weights}, path / name / "model.safetensors")
-        for file in ("artifact.json", "config.json", "error.log", "deeper/a.log", "deeper/a.json"):
-            (path / name / file).write_text(f'{{"{name}": "{file}"}}')
-    (path / "qat-onnx" / "model.onnx_data").write_bytes(bytes(range(256)) * 40)
-    (path / "qat" / "empty.txt").touch()
-    (path / "report").mkdir()
-    for file in (*REPORT, "artifacts.json"):
-        (path / "report" / file).write_text(f"{file}: ±\n")
-    (path / "report" / "models").mkdir()
-    (path / "report" / "models" / "qat").symlink_to("../../qat")
-    return path
+    def call(*arguments: str, directory: Path = finished_run, **options: str | None) -> object:
+        return push(directory, hub.url, tmp_path / "home", *arguments, **options)  # type: ignore[arg-type]
+
+    return call  # type: ignore[return-value]
 
 
-def environment(url: str, root: Path, token: str | None) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    ours = {"HF_ENDPOINT": url, "HF_HOME": str(root.parent / "home"), "HF_HUB_DISABLE_XET": "1"}
-    return {**kept, **ours, **({} if token is None else {"HF_TOKEN": token})}
+@pytest.fixture
+def copy(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to be changed."""
+    root = tmp_path / "copy"
+    shutil.copytree(finished_run.parents[1], root, symlinks=True)
+    return root / "runs" / finished_run.name
 
 
-def run(arguments: list[str], root: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run Python, and see to it that no token is in what it prints or writes, or in tracebacks."""
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    texts = [done.stdout.encode(), done.stderr.encode()]
-    texts += [file.read_bytes() for file in root.rglob("*") if file.is_file()]
-    for secret in (WRITER, READER, env.get("HF_TOKEN") or WRITER):
-        assert not any(secret.encode() in text for text in texts)
-    return done
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def push(
-    url: str, root: Path, token: str | None = WRITER, **more: str
-) -> subprocess.CompletedProcess[str]:
-    env = environment(url, root, token) | more
-    return run(["-c", UPLOAD, str(root), "qat", "qat-onnx"], root, env)
-
-
-def refusal(done: subprocess.CompletedProcess[str], root: Path) -> str:
+def refusal(done: subprocess.CompletedProcess[str], status: int = 3) -> str:
     """The error's message, which is all that the user sees."""
-    assert done.returncode == 1
+    assert done.returncode == status, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
-    assert "Traceback" in (root / "debug.txt").read_text()
-    message = done.stderr[done.stderr.index("step 'push' failed: ") :]
-    assert REPO in message
-    assert "the same command uploads what is missing" in message
-    return message
+    return done.stderr
 
 
-def expected(root: Path) -> dict[str, bytes]:
-    """What the repository should hold: path to content."""
-    models = {
-        f"{name}/{file.relative_to(root / name).as_posix()}": file.read_bytes()
-        for name in ("qat", "qat-onnx")
-        for file in (root / name).rglob("*")
-        if file.is_file() and file.name != "artifact.json" and file.suffix != ".log"
+def test_a_checkpoint_is_at_the_top_and_onnx_in_its_folder(
+    hub: Hub, pushed: Push, finished_run: Path
+) -> None:
+    assert f"{hub.url}/{REPO} at " in succeeded(pushed())
+    files = hub.repositories[REPO].files
+    models = finished_run / "models"
+    assert files["model.safetensors"] == (models / "qat" / "model.safetensors").read_bytes()
+    for stem, name in (("model_quantized", "qat-onnx"), ("model_q4", "ptq-onnx")):
+        data = (models / name / "model.onnx_data").read_bytes()
+        assert files[f"onnx/{stem}.onnx_data"] == data
+        assert f"{stem}.onnx_data".encode() in files[f"onnx/{stem}.onnx"]
+        assert b"model.onnx_data" not in files[f"onnx/{stem}.onnx"]
+    for name in ("report.json", "report.md", "report.html"):
+        assert files[name] == (finished_run / name).read_bytes()
+    assert {"README.md", "recipe.yaml", "SHA256SUMS"} <= files.keys()
+    assert not any("artifact.json" in path or path.endswith(".log") for path in files)
+    config = json.loads(files["config.json"])
+    assert config["quantization_config"]["quant_method"] == "torchao"
+    assert config["transformers.js_config"] == {
+        "dtype": "q8",
+        "use_external_data_format": {"model_quantized.onnx": 1, "model_q4.onnx": 1},
     }
-    return models | {file: (root / "report" / file).read_bytes() for file in REPORT}
+    genai = json.loads(files["onnx/genai_config.json"])
+    assert genai["model"]["decoder"]["filename"] == "model_quantized.onnx"
 
 
-def test_models_and_report_arrive_byte_for_byte(hub: Hub, root: Path) -> None:
-    done = push(hub.url, root)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"{hub.url}/{REPO}"
+def test_the_sums_are_of_what_was_uploaded(hub: Hub, pushed: Push) -> None:
+    succeeded(pushed())
+    files = hub.repositories[REPO].files
+    lines = files["SHA256SUMS"].decode().splitlines()
+    listed = {path: digest for digest, path in (line.split("  ") for line in lines)}
+    assert listed == {
+        path: hashlib.sha256(data).hexdigest()
+        for path, data in files.items()
+        if path != "SHA256SUMS"
+    }
+
+
+def test_one_commit_holds_everything_and_is_private(hub: Hub, pushed: Push) -> None:
+    succeeded(pushed())
     repository = hub.repositories[REPO]
-    assert repository.files == expected(root)
-    assert sorted(name for name in repository.files if "safetensors" in name) == [
-        "qat-onnx/model.safetensors",
-        "qat/model.safetensors",
-    ]
-    assert repository.commits == ["Upload qat", "Upload qat-onnx", "Upload the report"]
+    assert repository.commits == ["Upload qat, qat-onnx, ptq-onnx with quantship"]
     assert repository.visibility == "private"
-    assert hub.count("put") == 3
 
 
-def test_a_second_push_uploads_only_what_has_changed(hub: Hub, root: Path) -> None:
-    assert push(hub.url, root).returncode == 0
+def test_a_second_push_uploads_nothing(hub: Hub, pushed: Push) -> None:
+    succeeded(pushed())
+    before = hub.count("put"), hub.count("commit")
+    assert before == (5, 1)
+    assert "unchanged at" in succeeded(pushed())
+    assert (hub.count("put"), hub.count("commit")) == before
+
+
+def test_a_push_sends_only_what_has_changed(hub: Hub, pushed: Push, copy: Path) -> None:
+    succeeded(pushed(directory=copy))
     uploads, commits = hub.count("put"), hub.count("commit")
-    again = push(hub.url, root)
-    assert again.returncode == 0, again.stderr
-    assert (hub.count("put"), hub.count("commit")) == (uploads, commits)
-
-    (root / "qat-onnx" / "model.onnx_data").write_bytes(b"other weights")
-    assert push(hub.url, root).returncode == 0
+    data = copy / "models" / "qat-onnx" / "model.onnx_data"
+    data.write_bytes(data.read_bytes()[::-1])
+    succeeded(pushed(directory=copy))
     assert (hub.count("put"), hub.count("commit")) == (uploads + 1, commits + 1)
-    assert hub.repositories[REPO].files == expected(root)
+    assert hub.repositories[REPO].files["onnx/model_quantized.onnx_data"] == data.read_bytes()
 
 
-def test_the_login_of_huggingface_hub_will_do(hub: Hub, root: Path) -> None:
-    home = root.parent / "home"
+def test_what_an_earlier_push_left_goes_and_what_others_put_there_stays(
+    hub: Hub, pushed: Push
+) -> None:
+    succeeded(pushed())
+    main = hub.repositories[REPO].branches["main"]
+    main[-1].files["figure.png"] = b"of somebody else"
+    succeeded(pushed(models=("qat", "qat-onnx")))
+    files = hub.repositories[REPO].files
+    assert not any("model_q4" in path for path in files)
+    assert files["figure.png"] == b"of somebody else"
+    assert len(hub.repositories[REPO].commits) == 2
+
+
+def test_a_dry_run_lists_files_and_bytes_without_token_and_network(hub: Hub, pushed: Push) -> None:
+    said = succeeded(pushed("--dry-run", token=None, HF_HUB_OFFLINE="1"))
+    assert hub.requests == []
+    succeeded(pushed())
+    files = hub.repositories[REPO].files
+    listed = [line.split() for line in said.splitlines() if line.strip()[:1].isdigit()]
+    shown = {path: int(size.replace(",", "")) for size, path, *rest in listed if not rest}
+    assert shown == {path: len(data) for path, data in files.items()}
+    assert f"{len(files)} files, {sum(map(len, files.values())):,} bytes" in said
+    assert REPO in said
+    assert "private" in said
+
+
+def recipe_with(tmp_path: Path, push: str) -> Path:
+    from pushing import RECIPE
+
+    recipe = tmp_path / "pushed.yaml"
+    recipe.write_text(f"{RECIPE}push: {push}\n")
+    return recipe
+
+
+def push_recipe(
+    hub: Hub, run: Path, tmp_path: Path, options: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """``quantship push`` a recipe whose run is there."""
+    import pushing
+
+    recipe = recipe_with(tmp_path, options)
+    artifacts = str(run.parents[1])
+    command = ["-m", "quantship", "push", str(recipe), "--artifacts", artifacts, *arguments]
+    env = pushing.environment(hub.url, tmp_path / "home")
+    return pushing.run(command, env, tmp_path)
+
+
+def test_a_recipe_says_what_to_push_after_its_run(
+    hub: Hub, finished_run: Path, tmp_path: Path
+) -> None:
+    options = "{repo: me/tiny, models: [qat, qat-onnx], layout: several, private: false}"
+    said = succeeded(push_recipe(hub, finished_run, tmp_path, options))
+    assert said.count("✓") == 2
+    checkpoint, exported = (hub.repositories[f"{REPO}-{name}"] for name in ("qat", "qat-onnx"))
+    assert checkpoint.visibility == exported.visibility == "public"
+    assert "model.safetensors" in checkpoint.files
+    assert not any("onnx" in path for path in checkpoint.files)
+    assert "onnx/model_quantized.onnx" in exported.files
+    assert {"config.json", "tokenizer.json"} <= exported.files.keys()
+    assert not any("safetensors" in path for path in exported.files)
+
+
+def test_folders_hold_models_as_they_lie_on_disk(
+    hub: Hub, finished_run: Path, tmp_path: Path
+) -> None:
+    options = "{repo: me/tiny, models: [qat, ptq, qat-onnx], layout: folders}"
+    succeeded(push_recipe(hub, finished_run, tmp_path, options))
+    files = hub.repositories[REPO].files
+    for name in ("qat", "ptq", "qat-onnx"):
+        local = {
+            file.name: file.read_bytes()
+            for file in (finished_run / "models" / name).iterdir()
+            if file.name not in ("artifact.json", "lock.json") and file.suffix != ".log"
+        }
+        folder = {path: data for path, data in files.items() if path.startswith(f"{name}/")}
+        assert {f"{name}/{file}": data for file, data in local.items()} == folder
+
+
+def test_a_branch_and_a_tag_are_made(hub: Hub, finished_run: Path, tmp_path: Path) -> None:
+    options = "{repo: me/tiny, models: [qat], revision: next, tag: v1}"
+    succeeded(push_recipe(hub, finished_run, tmp_path, options))
+    repository = hub.repositories[REPO]
+    assert repository.files == {}
+    assert "model.safetensors" in repository.on("next")
+    assert repository.tags == {"v1": repository.branches["next"][-1].oid}
+    again = push_recipe(hub, finished_run, tmp_path, options)
+    assert "unchanged at" in succeeded(again)
+    repository.tags["v1"] = repository.branches["main"][0].oid
+    assert "the tag v1 is on another commit" in refusal(
+        push_recipe(hub, finished_run, tmp_path, options)
+    )
+
+
+def test_a_recipe_that_has_changed_since_is_not_what_was_run(
+    hub: Hub, finished_run: Path, tmp_path: Path
+) -> None:
+    options = "{repo: me/tiny, models: [qat]}"
+    done = push_recipe(hub, finished_run, tmp_path, options, "--set", "seed=1")
+    assert "was made from another recipe (seed)" in refusal(done, 2)
+    assert hub.requests == []
+
+
+def test_a_public_repository_stays_public_and_one_is_told(hub: Hub, pushed: Push) -> None:
+    succeeded(pushed())
+    hub.repositories[REPO].visibility = "public"
+    said = succeeded(pushed())
+    assert "is public, and the recipe asks for private: it stays public" in " ".join(said.split())
+    assert hub.repositories[REPO].visibility == "public"
+
+
+def test_a_run_of_which_a_gate_failed_is_not_pushed(hub: Hub, pushed: Push, copy: Path) -> None:
+    report = json.loads((copy / "report.json").read_text())
+    gate = {"model": "qat", "metric": "perplexity", "over": "finetune", "limit": 0.02}
+    gate |= {"rule": "at most 2 % above finetune", "value": 0.05, "measured": "5 % above"}
+    gate |= {"bound": None, "confidence": None, "passed": False}
+    gate |= {"reason": "perplexity of qat is 5 % above"}
+    (copy / "report.json").write_text(json.dumps({**report, "gates": [gate]}))
+    for arguments in ((), ("--dry-run",)):
+        assert "perplexity of qat is 5 % above" in refusal(pushed(*arguments, directory=copy), 4)
+    assert hub.requests == []
+
+
+def test_the_login_of_huggingface_hub_will_do(hub: Hub, pushed: Push, tmp_path: Path) -> None:
+    home = tmp_path / "home"
     home.mkdir()
     (home / "token").write_text(WRITER + "\n")
-    done = push(hub.url, root, None, HF_HUB_DISABLE_IMPLICIT_TOKEN="1")
-    assert done.returncode == 0, done.stderr
-    assert hub.repositories[REPO].files == expected(root)
+    succeeded(pushed(token=None, HF_HUB_DISABLE_IMPLICIT_TOKEN="1"))
+    assert "model.safetensors" in hub.repositories[REPO].files
 
 
 @pytest.mark.parametrize(
@@ -176,100 +260,51 @@ def test_the_login_of_huggingface_hub_will_do(hub: Hub, root: Path) -> None:
     ],
     ids=["missing", "unknown", "read-only", "pasted", "quoted"],
 )
-def test_a_token_that_will_not_do(hub: Hub, root: Path, token: str | None, what: str) -> None:
-    message = refusal(push(hub.url, root, token), root)
+def test_a_token_that_will_not_do(hub: Hub, pushed: Push, token: str | None, what: str) -> None:
+    message = refusal(pushed(token=token))
     assert what in message
     for word in LOGIN:
         assert word in message
     assert hub.repositories == {}
 
 
-def test_a_token_that_may_not_write_to_a_repository_of_others(hub: Hub, root: Path) -> None:
-    assert push(hub.url, root).returncode == 0
+def test_a_traceback_shows_no_token(hub: Hub, pushed: Push) -> None:
+    assert "Traceback" in pushed("--debug", token=READER).stderr
+
+
+def test_a_token_that_may_not_write_to_a_repository_of_others(
+    hub: Hub, pushed: Push, copy: Path
+) -> None:
+    succeeded(pushed(directory=copy))
     before = dict(hub.repositories[REPO].files)
-    (root / "qat" / "config.json").write_text("{}")
-    message = refusal(push(hub.url, root, READER), root)
+    (copy / "models" / "qat" / "generation_config.json").write_text("{}")
+    message = refusal(pushed(directory=copy, token=READER))
     assert "403" in message
     assert "hf auth login" in message
     assert hub.repositories[REPO].files == before
 
 
-def test_a_hub_that_stumbles_twice(hub: Hub, root: Path) -> None:
-    hub.failing.update(preupload=2, put=2)
-    done = push(hub.url, root)
-    assert done.returncode == 0, done.stderr
-    assert hub.failing.total() == 0
-    assert hub.repositories[REPO].files == expected(root)
-
-
-def test_a_hub_that_fails_is_quoted_and_the_next_push_goes_on(hub: Hub, root: Path) -> None:
-    hub.failing.update(commit=1)  # huggingface_hub does not send a commit twice
-    message = refusal(push(hub.url, root), root)
-    assert "500" in message
-    assert "Internal Error" in message
-    uploads = hub.count("put")
-    assert push(hub.url, root).returncode == 0
-    assert hub.repositories[REPO].files == expected(root)
-    assert hub.count("put") == 3
-    assert uploads == 1
-
-
-def test_a_file_that_cannot_be_stored_is_named(hub: Hub, root: Path) -> None:
-    hub.failing.update(put=100)
-    message = refusal(push(hub.url, root), root)
-    assert "qat/model.safetensors" in message
-    assert "500" in message
-    assert hub.repositories[REPO].commits == []
-
-
-def test_a_hub_that_cannot_be_reached(root: Path) -> None:
+def test_a_hub_that_cannot_be_reached(finished_run: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    message = refusal(push(url, root), root)
+    message = refusal(push(finished_run, url, tmp_path / "home"))
     assert "refused" in message
     assert url in message
     assert "network" in message
 
 
-def test_offline_mode_is_named(hub: Hub, root: Path) -> None:
-    message = refusal(push(hub.url, root, HF_HUB_OFFLINE="1"), root)
-    assert "HF_HUB_OFFLINE" in message
+def test_offline_mode_is_named(hub: Hub, pushed: Push) -> None:
+    assert "HF_HUB_OFFLINE" in refusal(pushed(HF_HUB_OFFLINE="1"))
     assert hub.requests == []
 
 
-def test_xet_failing_is_an_error_as_any_other(hub: Hub, root: Path) -> None:
-    message = refusal(push(hub.url, root, HF_HUB_DISABLE_XET="0"), root)
+def test_xet_failing_is_an_error_as_any_other(hub: Hub, pushed: Push) -> None:
+    message = refusal(pushed(HF_HUB_DISABLE_XET="0"))
     assert hub.url in message
     assert hub.repositories[REPO].commits == []
 
 
-@pytest.mark.slow
-def test_a_recipe_pushes_and_pushes_again_what_was_refused(hub: Hub, tmp_path: Path) -> None:
-    recipe, root = tmp_path / "recipe.yaml", tmp_path / "artifacts"
-    recipe.write_text(RECIPE)
-    arguments = ["-m", "quantship", "run", str(recipe), "--artifacts", str(root)]
-    refused = run(arguments, root, environment(hub.url, root, READER))
-    assert refused.returncode == 3
-    assert "Traceback" not in refused.stdout + refused.stderr
-    for word in LOGIN:
-        assert word in refused.stderr
-    debug = run([*arguments, "--debug"], root, environment(hub.url, root, READER))
-    assert "Traceback" in debug.stderr
-
-    done = run(arguments, root, environment(hub.url, root, WRITER))
-    assert done.returncode == 0, done.stderr
-    assert f"{hub.url}/{REPO}" in done.stdout
-    assert "ptq-onnx" in done.stdout
-    repository = hub.repositories[REPO]
-    assert repository.visibility == "public"
-    report = root / "runs" / "pushed"
-    for name in ("ptq", "ptq-onnx"):
-        directory = report / "models" / name
-        local = {file.name: file.read_bytes() for file in directory.iterdir()}
-        for unwanted in {"artifact.json", "export.log"} & local.keys():
-            del local[unwanted]
-        assert {f"{name}/{file}": data for file, data in local.items()} == {
-            path: data for path, data in repository.files.items() if path.startswith(f"{name}/")
-        }
-    for file in REPORT:
-        assert repository.files[file] == (report / file).read_bytes()
+def test_a_directory_that_is_no_run_is_named(hub: Hub, pushed: Push, tmp_path: Path) -> None:
+    empty = tmp_path / "a" / "b" / "c"
+    empty.mkdir(parents=True)
+    assert "no finished run" in refusal(pushed(directory=empty), 2)
