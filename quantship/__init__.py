@@ -98,6 +98,7 @@ def run(
     overrides: Sequence[str] = (),
     profile: str | None = None,
     artifacts: str | Path = "artifacts",
+    allow_code: bool = False,
 ) -> RunResult:
     """Run a recipe; whatever is in ``artifacts`` already is reused.
 
@@ -106,10 +107,12 @@ def run(
         overrides: ``KEY=VALUE`` each, as on the command line.
         profile: Name of one of the recipe's profiles.
         artifacts: Where models and reports land.
+        allow_code: Run tasks that run code of others, as what models write.
 
     Raises:
         QuantshipError: As ``errors`` draws them.
     """
     from quantship import pipeline
 
-    return pipeline.run(check(recipe, overrides=overrides, profile=profile), Path(artifacts))
+    checked = check(recipe, overrides=overrides, profile=profile)
+    return pipeline.run(checked, Path(artifacts), allow_code=allow_code)

@@ -8,13 +8,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from quantship.errors import QuantshipError
+from quantship.progress import bars
 
 INTERRUPTED = 130
 INTERNAL_ERROR = 1
@@ -43,6 +44,21 @@ def errors_shown(debug: bool) -> Iterator[None]:
         message = f"internal error: {type(error).__name__}: {error}"
         _complain(f"{message}\n    This is a bug in quantship; --debug shows where.", debug)
         raise typer.Exit(INTERNAL_ERROR) from None
+
+
+@contextmanager
+def session(debug: bool) -> Iterator[None]:
+    """``errors_shown``, and unless debugging the libraries kept quiet."""
+    with errors_shown(debug):
+        if not debug:
+            quiet_libraries()
+        yield
+
+
+def bars_beside_the_output() -> AbstractContextManager[None]:
+    """Progress bars on standard error, for what is printed may be for a program."""
+    errors = Console(stderr=True)
+    return bars(errors) if errors.is_terminal else nullcontext()
 
 
 def _complain(message: str, debug: bool) -> None:
@@ -79,5 +95,14 @@ def quiet_libraries() -> None:
     for name, value in quiet.items():
         os.environ.setdefault(name, value)  # who sets one of these wants to hear it
     warnings.filterwarnings("ignore")
-    for name in ("torch", "torchao", "transformers", "datasets", "onnxruntime", "onnxscript"):
+    theirs = (
+        "torch",
+        "torchao",
+        "transformers",
+        "datasets",
+        "onnxruntime",
+        "onnxscript",
+        "lm_eval",
+    )
+    for name in theirs:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from quantship import hardware
 from quantship.exporters import advice
-from quantship.recipe import exports
+from quantship.recipe import consent, exports
 from quantship.recipe.exports import Export
 from quantship.recipe.language import Recipe
 
@@ -33,6 +33,13 @@ def full(recipe: Recipe) -> Text | None:
 def short(recipe: Recipe) -> Text | None:
     """One line an export: its lowering, and how much there is to beware of; None: no exports."""
     lines = list(_short_lines(recipe))
+    return Text("\n").join(lines) if lines else None
+
+
+def code(recipe: Recipe) -> Text | None:
+    """What the recipe may run only with the user's leave; None: nothing."""
+    needed = consent.needed(recipe)
+    lines = [caution(f"{one}: quantship run asks for {consent.FLAG}") for one in needed]
     return Text("\n").join(lines) if lines else None
 
 

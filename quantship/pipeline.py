@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,17 +17,23 @@ from filelock import FileLock, Timeout
 from quantship import artifact, hardware, models
 from quantship import plan as planning
 from quantship.artifact import Artifact, Facts
-from quantship.errors import QuantshipError, StageError, UsageError
+from quantship.errors import GateError, QuantshipError, StageError, UsageError
 from quantship.estimate import mlp_parameters, needs, tiny_parameters
 from quantship.exporters import advice
 from quantship.job import OUTSIDE, Job, Node, Plan
 from quantship.plan import STAGES
+from quantship.provenance.lock import write_made
+from quantship.provenance.record import record
 from quantship.quant.scheme import Scheme
+from quantship.recipe import consent
 from quantship.recipe.language import MODEL, Recipe
+from quantship.reporting import gate_words, unchanged
 from quantship.reporting.schema import Report
 from quantship.runtimes.built_for import BuiltFor
-from quantship.stages import push, report, search
+from quantship.stages import head, push, report, search
 
+MOST_REASONS = 10
+"""Failed gates whose reasons an error gives; the report has all."""
 EventKind = Literal["reused", "started", "finished", "failed"]
 
 
@@ -90,7 +97,11 @@ class PlannedStep:
 
 
 def run(
-    recipe: Recipe, root: Path, notify: Callable[[Event], None] = lambda event: None
+    recipe: Recipe,
+    root: Path,
+    notify: Callable[[Event], None] = lambda event: None,
+    *,
+    allow_code: bool = False,
 ) -> RunResult:
     """Run a recipe from start to end, reusing whatever is there.
 
@@ -98,14 +109,17 @@ def run(
         recipe: As ``recipe.load`` returns it.
         root: Where artifacts and reports land.
         notify: Told of every job.
+        allow_code: Run tasks that run code of others.
 
     Raises:
-        UsageError: Another run uses ``root``, it cannot be written to, or the model is not to be
-            had.
+        UsageError: Another run uses ``root``, it cannot be written to, the model is not to be had,
+            or code would run that is not allowed.
         RecipeError: A scheme does not fit the layers of a model from the Hub.
         StageError: A stage failed.
+        GateError: A limit of the recipe does not hold: the report is there, nothing was pushed.
         KeyboardInterrupt: The user stopped it; the same call goes on from there.
     """
+    consent.require(recipe, allowed=allow_code)
     began = time.monotonic()
     lock = FileLock(root / ".lock")
     try:
@@ -121,17 +135,44 @@ def run(
     with held:
         made: dict[str, Artifact] = {}
         jobs = planning.make(recipe, download=True)
-        _make_all(jobs, made, root, notify)
+        if recipe.push is not None:
+            _check_push(recipe, jobs, notify)
+        _make_all(recipe, jobs, made, root, notify)
         while jobs.waiting:
             jobs = planning.make(recipe, download=True, found=_found(jobs, made))
-            _make_all(jobs, made, root, notify)
+            _make_all(recipe, jobs, made, root, notify)
         result = report.build(recipe, jobs, made, root, duration_s=time.monotonic() - began)
+        result = unchanged.settled(result, root / "runs" / result.name)
         report_dir = report.save(result, jobs, made, root)
+        record(recipe, jobs, made, result, report_dir)
+        _pass_gates(RunResult(report_dir, result, made), pushes=recipe.push is not None)
         if recipe.push is not None:
             notify(Event("started", "push", "push"))
-            url = push.upload(recipe.push, made, report_dir)
-            notify(Event("finished", "push", "push", detail=url))
+            for pushed in push.upload(recipe.push, report_dir):
+                notify(
+                    Event("finished", "push", "push", detail=str(pushed), warnings=pushed.remarks)
+                )
     return RunResult(report_dir, result, made)
+
+
+def _check_push(recipe: Recipe, jobs: Plan, notify: Callable[[Event], None]) -> None:
+    """Find out now, not after hours, whether what is about to be made can be pushed."""
+    makes_its_own = recipe.model.tiny is not None or recipe.model.mlp is not None
+    base = None if makes_its_own else next(iter(jobs.outside.values())).path
+    access = push.check(recipe, base)
+    detail = "" if access.user is None else f"{access.user} may write"
+    notify(Event("finished", "access to the Hub", "push", None, detail, access.warnings))
+
+
+def _pass_gates(result: RunResult, *, pushes: bool) -> None:
+    number = sum(not gate.passed for gate in result.report.gates)
+    if not number:
+        return
+    which = "1 gate fails" if number == 1 else f"{number} gates fail"
+    kept = "nothing was pushed; models and report are kept" if pushes else "the models are kept"
+    said = gate_words.failures(result.report.gates, MOST_REASONS)
+    lines = "".join(f"\n    {reason}" for reason in said)
+    raise GateError(f"{which} ({kept}):{lines}", result)
 
 
 def plan(recipe: Recipe, root: Path) -> list[PlannedStep]:
@@ -166,14 +207,19 @@ def plan(recipe: Recipe, root: Path) -> list[PlannedStep]:
 
 
 def _make_all(
-    jobs: Plan, made: dict[str, Artifact], root: Path, notify: Callable[[Event], None]
+    recipe: Recipe,
+    jobs: Plan,
+    made: dict[str, Artifact],
+    root: Path,
+    notify: Callable[[Event], None],
 ) -> None:
     """Find or make every job of a plan that is not made yet."""
     for node in jobs.nodes:
         if node.stage == OUTSIDE:
             made[node.name] = jobs.outside[node.name]
         elif node.name not in made:
-            made[node.name] = _make(node, made, root, notify)
+            seal = partial(write_made, recipe, jobs, node)
+            made[node.name] = _make(node, made, root, notify, seal)
 
 
 def _found(jobs: Plan, made: Mapping[str, Artifact]) -> dict[str, Scheme]:
@@ -183,7 +229,11 @@ def _found(jobs: Plan, made: Mapping[str, Artifact]) -> dict[str, Scheme]:
 
 
 def _make(
-    node: Node, made: dict[str, Artifact], root: Path, notify: Callable[[Event], None]
+    node: Node,
+    made: dict[str, Artifact],
+    root: Path,
+    notify: Callable[[Event], None],
+    seal: Callable[[Path, Facts], object],
 ) -> Artifact:
     final = artifact.directory(root, node.stage, node.fingerprint)
     resume = final.with_name(final.name + ".resume")
@@ -194,14 +244,15 @@ def _make(
         return found
     notify(Event("started", node.name, node.stage))
     inputs = {role: made[name] for role, name in node.inputs.items()}
-    partial = artifact.begin(final)
+    unfinished = artifact.begin(final)
     began = time.monotonic()
     assert node.settings is not None
     try:
-        facts = STAGES[node.stage].run(Job(node.settings, inputs, partial, resume))
+        facts = STAGES[node.stage].run(Job(node.settings, inputs, unfinished, resume))
         seconds = time.monotonic() - began
+        seal(unfinished, facts)
         finished = artifact.finish(
-            partial,
+            unfinished,
             stage=node.stage,
             fingerprint=node.fingerprint,
             settings=planning.describe(node.settings),
@@ -211,9 +262,9 @@ def _make(
         )
     except Exception as error:
         with suppress(OSError):  # a full disk is reported as itself
-            (partial / "error.log").write_text(traceback.format_exc())
+            (unfinished / "error.log").write_text(traceback.format_exc())
         notify(Event("failed", node.name, node.stage, time.monotonic() - began))
-        raise StageError(node.name, _in_words(error), partial) from error
+        raise StageError(node.name, _in_words(error), unfinished) from error
     shutil.rmtree(resume, ignore_errors=True)  # only now is there nothing left to resume
     detail, warnings = _advice(facts)
     notify(Event("finished", node.name, node.stage, seconds, detail, warnings))
@@ -238,5 +289,5 @@ def _num_parameters(recipe: Recipe, jobs: Plan) -> int | None:
         return tiny_parameters(recipe.model.tiny)
     if recipe.model.mlp is not None:
         return mlp_parameters(recipe.model.mlp)
-    source = jobs.outside[MODEL].path
+    source = jobs.outside[MODEL if recipe.model.head is None else head.BASE].path
     return models.num_parameters(source) if source.is_dir() else None

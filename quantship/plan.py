@@ -9,11 +9,12 @@ from typing import Any
 
 from quantship import artifact, hub, measurements, models
 from quantship.artifact import Artifact
+from quantship.data import class_names
 from quantship.errors import Problem, RecipeError, UsageError
 from quantship.frozen import Frozen
 from quantship.job import OUTSIDE, Node, Plan, Waiting
 from quantship.quant.scheme import Scheme
-from quantship.recipe import exports, fit, options, schemes
+from quantship.recipe import exports, fit, options, schemes, tracking_options
 from quantship.recipe.language import (
     MODEL,
     AnyStep,
@@ -35,6 +36,7 @@ from quantship.stages import (
     evaluate,
     export,
     finetune,
+    head,
     mlp,
     online,
     qat,
@@ -48,6 +50,7 @@ from quantship.stages import (
 STAGES: dict[str, ModuleType] = {
     "tiny": tiny,
     "mlp": mlp,
+    "head": head,
     "data": data,
     "finetune": finetune,
     "qat": qat,
@@ -85,9 +88,15 @@ def make(recipe: Recipe, *, download: bool, found: Mapping[str, Scheme] | None =
         mlp_settings = mlp.Settings(dimensions=recipe.model.mlp, seed=recipe.seed)
         planner.add(MODEL, "mlp", mlp_settings, {}, group="baseline")
     else:
-        planner.add_outside(MODEL, recipe.model, group="baseline")
+        name = MODEL if recipe.model.head is None else head.BASE
+        planner.add_outside(name, recipe.model, group="baseline" if name == MODEL else "")
         if download and recipe.model.hub is not None:  # one that is here was checked before
-            _require_fit(recipe, planner.outside[MODEL].path)
+            _require_fit(recipe, planner.outside[name].path)
+        if recipe.model.head is not None:
+            head_settings = head.Settings(
+                classes=class_names(recipe.data.sources[0]), seed=recipe.seed
+            )
+            planner.add(MODEL, "head", head_settings, {"model": name}, group="baseline")
     planner.add(DATA, "data", data.settings_of(recipe.data, recipe.seed), {"model": MODEL})
     for step in recipe.steps:
         planner.add_step(step)
@@ -167,7 +176,11 @@ class _Planner:
             inputs = {"model": step.input, "data": DATA}
             self.add(step.name, "search", search.settings_of(step, self._rows), inputs)
         else:
-            settings = finetune.Settings(step=step, seed=self._training_seed(step.input))
+            settings = finetune.Settings(
+                step=step,
+                seed=self._training_seed(step.input),
+                tracking=tracking_options.run_of(self._recipe, step.name),
+            )
             inputs = {"model": step.input, "data": DATA}
             self.add(step.name, "finetune", settings, inputs, group="finetune")
 
@@ -176,7 +189,12 @@ class _Planner:
         inputs = {"model": step.input, "data": DATA}
         if step.distill is not None:
             inputs["teacher"] = self._teacher(name, step.distill)
-        settings = qat.Settings(step=step, scheme=scheme, seed=self._training_seed(step.input))
+        settings = qat.Settings(
+            step=step,
+            scheme=scheme,
+            seed=self._training_seed(step.input),
+            tracking=tracking_options.run_of(self._recipe, name),
+        )
         if step.output == "float":
             self.add(name, "qat", settings, inputs, group="finetune")
         else:
@@ -277,7 +295,8 @@ def describe(settings: Frozen) -> dict[str, Any]:
     """Settings as JSON values, without what does not change a result.
 
     That is a step's name, input and teacher, which are known by their own fingerprints, a task's
-    name and models, and where a local data file lies: its digest says what it is.
+    name and models, where a local data file lies: its digest says what it is, and whom a training
+    is told to.
     """
     values: dict[str, Any] = settings.model_dump(mode="json")
     step, task = values.get("step", {}), values.get("task", {})
@@ -285,7 +304,10 @@ def describe(settings: Frozen) -> dict[str, Any]:
         step.pop(key, None)
     for key in ("name", "models"):
         task.pop(key, None)
-    (task.get("source") or {}).pop("path", None)
+    for key in ("source", "shots_source"):
+        (task.get(key) or {}).pop("path", None)
+    task.pop("include_path", None)
+    values.pop("tracking", None)
     if step.get("distill") is not None:
         step["distill"].pop("teacher")
     for sources in (values.get("data", {}).get(split, ()) for split in ("train", "eval")):

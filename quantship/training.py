@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, TrainerControl
 
+    from quantship.tracking import Tracked
+
 KEPT_CHECKPOINTS = 2
 STATE = "trainer_state.json"
 
@@ -47,6 +49,7 @@ def train(
     seed: int,
     resume: Path,
     teaching: Teaching | None = None,
+    tracked: Tracked | None = None,
 ) -> Facts:
     """Train a model in place.
 
@@ -59,6 +62,7 @@ def train(
         resume: Directory for Trainer's checkpoints; an unfinished run of the same step goes on
             from the last one that is complete.
         teaching: A float model to learn from as well; None: from the data alone.
+        tracked: Whom to tell of it; None: nobody.
 
     Returns:
         Loss curve, seconds, tokens a second and the step it was resumed from; where a model taught,
@@ -70,6 +74,8 @@ def train(
     """
     keep_codes(model)
     arguments = _arguments(options, seed, resume)
+    if tracked is not None:
+        arguments.run_name, arguments.project = tracked.name, tracked.run.project
     last = _last_complete(resume)
     state = TrainerState.load_from_json(str(last / STATE)) if last else TrainerState()
     began = time.monotonic()
@@ -80,12 +86,13 @@ def train(
             _load_weights(model, last)
         else:
             made = Trainer if teaching is None else partial(DistillingTrainer, teaching)
+            told = [] if tracked is None else tracked.callbacks(state.global_step)
             trainer = made(
                 model=model,
                 args=arguments,
                 train_dataset=dataset,
                 data_collator=partial(collate, pad_token_id=pad_token_id),
-                callbacks=[watcher],
+                callbacks=[watcher, *told],
             )
             trainer.remove_callback(PrinterCallback)  # it prints every logged dictionary
             trainer.train(resume_from_checkpoint=str(last) if last else None)

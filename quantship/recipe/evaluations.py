@@ -9,6 +9,9 @@ from quantship.recipe.keys import suggest
 from quantship.recipe.language import MODEL, ExportStep, Recipe, SearchStep, Task
 from quantship.recipe.model_names import exported_as
 
+DATA = "data"
+"""What no task can be called."""
+
 
 def name_of(task: Task) -> str:
     """What the report calls a task."""
@@ -27,13 +30,16 @@ def model_names(recipe: Recipe) -> list[str]:
 
 
 def find_problems(recipe: Recipe) -> Iterator[Finding]:
-    """Tasks that share a name, and models that no step makes."""
+    """Tasks that share a name or cannot run here, and models that no step makes."""
     if recipe.evaluation is None:
         return
     known, taken = model_names(recipe), set[str]()
     for index, task in enumerate(recipe.evaluation.tasks):
         key = ("evaluation", "tasks", index)
         name = name_of(task)
+        if name == DATA:
+            message = "the report calls the recipe's own evaluation data 'data'"
+            yield Finding((*key, "name"), message, "Choose another name.")
         if name in taken:
             yield Finding(key, f"a second task is called '{name}'", "Give it a name of its own.")
         taken.add(name)
@@ -42,3 +48,5 @@ def find_problems(recipe: Recipe) -> Iterator[Finding]:
                 message = f"no model is called '{model}'"
                 remedy = f"{suggest(model, known)}Models here: {', '.join(known)}."
                 yield Finding((*key, "models", place), message, remedy)
+        for one in task.find_obstacles():
+            yield Finding((*key, one.key), one.message, one.remedy)

@@ -26,6 +26,7 @@ from quantship.recipe.language import (
 )
 from quantship.recipe.rounding_options import Lora
 from quantship.recipe.yaml_source import Key
+from quantship.runtimes.kinds import kind_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,6 +42,10 @@ def find_problems(recipe: Recipe, directory: Path | None = None) -> Iterator[Fin
     used = _used(recipe)
     made, path = recipe.model.tiny or recipe.model.mlp, directory or recipe.model.path
     yield from _undrawable(recipe, path)
+    stray = list(_no_encoder(recipe, path))
+    if stray:
+        yield from stray
+        return
     searching = search_fit.searches(recipe)
     if not (used or searching) or (made is None and path is None):
         return
@@ -49,13 +54,16 @@ def find_problems(recipe: Recipe, directory: Path | None = None) -> Iterator[Fin
     fits = plain and all(_surely_fits(one, made) for one, _ in used.values() if made is not None)
     if made is not None and fits and not searching:
         return
+    told = recipe.model.head is not None
     try:
         content = b"" if path is None else (path / "config.json").read_bytes()
-        model = _skeleton(made, path, content)
+        model = _skeleton(made, path, content, told)
     except Exception as error:  # noqa: BLE001 - whatever a library makes of a foreign config
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         message = f"transformers cannot build the model of {path}/config.json: {first_line}"
         remedy = "Give a causal language model that transformers knows."
+        if told:
+            remedy = "Give an encoder that transformers knows with a head for sequences, as BERT."
         yield Finding(("model",) if path is None else ("model", "path"), message, remedy)
         return
     yield from search_fit.find_problems(model, recipe)
@@ -88,6 +96,35 @@ def _undrawable(recipe: Recipe, path: Path | None) -> Iterator[Finding]:
         if reason is not None and isinstance(step, ExportStep) and step.format == "onnx":
             remedy = "Export another model, or leave the step out."
             yield Finding(("steps", index), reason, remedy)
+
+
+def _no_encoder(recipe: Recipe, path: Path | None) -> Iterator[Finding]:
+    """Models that are to tell the classes of texts and read them from left to right, as GPT does.
+
+    Those would take the last token's answer, and a decoder's way through the exporters.
+    """
+    try:
+        config = {} if path is None else json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return  # whoever builds the model will say more
+    if not isinstance(config, dict) or "model_type" not in config:
+        return
+    if recipe.model.head is None and kind_of(config) != "texts":
+        return
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES as FILLING,
+    )
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as TELLING,
+    )
+
+    kind = config["model_type"]
+    if kind in FILLING and kind in TELLING and not config.get("is_encoder_decoder"):
+        return
+    message = f"a {kind} is no encoder with a head for sequences, as BERT is"
+    remedy = "Give an encoder; classes by a language model are measured by the task choices."
+    key = "hub" if recipe.model.path is None else "path"
+    yield Finding(("model", key), message, remedy)
 
 
 def _used(recipe: Recipe) -> dict[str, tuple[Scheme, Key]]:
@@ -124,11 +161,11 @@ def _surely_fits(scheme: Scheme, made: TinyModel | MlpModel) -> bool:
 
 @lru_cache(maxsize=2)
 def _skeleton(
-    made: TinyModel | MlpModel | None, path: Path | None, content: bytes
+    made: TinyModel | MlpModel | None, path: Path | None, content: bytes, has_head: bool
 ) -> PreTrainedModel:
     """The model without its weights; ``content``, of config.json, tells a changed one apart."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     with torch.device("meta"):
         if isinstance(made, TinyModel):
@@ -142,7 +179,9 @@ def _skeleton(
             return build_classifier(made.sizes if made else stored["sizes"], seed=0)
         assert path is not None
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        tells_classes = has_head or kind_of(stored) == "texts"
+        auto = AutoModelForSequenceClassification if tells_classes else AutoModelForCausalLM
+        model: PreTrainedModel = auto.from_config(config)  # type: ignore[no-untyped-call]
         return model
 
 

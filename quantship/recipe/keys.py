@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
@@ -70,6 +70,12 @@ def named(annotation: Any) -> Any | None:
         if get_origin(leaf) is dict:
             return get_args(leaf)[1]
     return None
+
+
+def free_keys(model: type[BaseModel]) -> Any | None:
+    """What stands under keys that a mapping takes beside its own; None where it takes none."""
+    hints = get_type_hints(model) if model.model_config.get("extra") == "allow" else {}
+    return named(hints.get("__pydantic_extra__"))
 
 
 def held(annotation: Any) -> Any:

@@ -17,8 +17,9 @@ from quantship.exporters.formats import FormatName
 from quantship.exporters.lowering import LoweringName
 from quantship.exporters.targets import TargetName
 from quantship.frozen import Frozen
+from quantship.recipe.gates import Gate
 from quantship.recipe.keys import WORD
-from quantship.recipe.model_options import STEP_NAME, Positive
+from quantship.recipe.model_options import STEP_NAME, HubId, Positive
 from quantship.recipe.model_options import Distillation as Distillation
 from quantship.recipe.model_options import MlpModel as MlpModel
 from quantship.recipe.model_options import Model as Model
@@ -27,6 +28,7 @@ from quantship.recipe.model_options import TinyModel as TinyModel
 from quantship.recipe.own_scheme import OwnScheme, SchemeName
 from quantship.recipe.rounding_options import Lora, RoundingOptions
 from quantship.recipe.search_options import SearchOptions
+from quantship.recipe.tracking_options import Tracking
 from quantship.tasks import table as tasks
 
 MODEL = "model"
@@ -38,8 +40,14 @@ class Data(Frozen):
 
     train: tuple[Source, ...] = ()
     """Sources to train on, read one after the other and shuffled together."""
-    eval: tuple[Source, ...] = Field(min_length=1)
+    eval: tuple[Source, ...] = ()
     """Sources to evaluate on, in order."""
+    holdout: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the records of ``train`` to evaluate on instead, as 0.1, after those of ``eval``.
+
+    What a record says and the recipe's seed decide which ones, so that a record stays on its side
+    when files grow or are sorted anew.
+    """
     max_length: Positive = 512
     """Longest sequence in tokens. Longer chats are left out and counted; running text is split."""
     chat_template: str | None = None
@@ -48,6 +56,11 @@ class Data(Frozen):
     """Compute the loss on assistant turns only."""
     packing: bool = False
     """Join training sequences into blocks of max_length instead of padding each to its batch."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Sources to evaluate on, then those to train on."""
+        return (*self.eval, *self.train)
 
 
 class Step(Frozen):
@@ -218,14 +231,27 @@ class Benchmark(Frozen):
 
 
 class Push(Frozen):
-    """Upload the finished models to the Hugging Face Hub."""
+    """Upload the finished models, a model card and the report to the Hugging Face Hub."""
 
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     """Repository to push to, as ``me/my-model``."""
     models: tuple[str, ...] = Field(min_length=1)
-    """Models to upload, each to a folder of its name: a step's, or its export's (``qat-onnx``)."""
+    """Models to upload: a step's, or its export's (``qat-onnx``)."""
+    layout: Literal["one", "several", "folders"] = "one"
+    """Where they go: ``one``: a checkpoint to the top of the repository, ONNX models to ``onnx``,
+    under the names that transformers.js gives them; ``several``: each model to a repository of its
+    own, as ``me/my-model-qat``; ``folders``: each to a folder of its name in one repository."""
     private: bool = True
-    """Create the repository as private."""
+    """Create the repository as private; one that is there stays as it is."""
+    revision: str = Field(default="main", pattern=r"^[\w][\w./-]*$")
+    """Branch to commit to; it is created from ``main`` where it is missing."""
+    tag: str | None = Field(default=None, pattern=r"^[\w][\w./-]*$")
+    """Tag to put on the commit."""
+    license: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    """License of what is uploaded, by the Hub's name for it (``apache-2.0``); default: the base
+    model's. Must be given where that is ``other`` or not known: it says that you may share it."""
+    base_model: HubId | None = None
+    """Hub id of the base model, for the model card of a recipe that starts from a directory."""
 
 
 class Recipe(Frozen):
@@ -253,5 +279,9 @@ class Recipe(Frozen):
     """How to evaluate; null: not at all."""
     benchmark: Benchmark | None = Benchmark()
     """How to benchmark; null: not at all."""
+    tracking: Tracking | None = None
+    """Trackers that are told of trainings; null: none."""
+    gates: tuple[Gate, ...] = ()
+    """Limits that models have to keep to: where one fails, nothing is pushed (exit code 4)."""
     push: Push | None = None
     """Where to upload; null: nowhere."""

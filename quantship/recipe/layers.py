@@ -13,11 +13,11 @@ from pathlib import Path
 
 from quantship.errors import Problem, RecipeError
 from quantship.recipe.keys import suggest
-from quantship.recipe.yaml_source import Place, Value, parse, read
+from quantship.recipe.yaml_source import Place, Value, parse, parse_mapping, read
 
 Items = dict[str, Value]
 _COMMAND_LINE = Place()
-_LABELS = ("name", "stage", "adapter", "kind")
+_LABELS = ("name", "stage", "adapter", "kind", "run", "task")
 """Keys that an item of a list is called by, the first that it has."""
 
 
@@ -42,6 +42,20 @@ def read_chain(path: Path, problems: list[Problem], chain: tuple[Path, ...] = ()
     below = read_chain(base, problems, (*chain, path))
     below.pop("name", None)
     return _merge_keys(below, items, problems)
+
+
+def parse_items(text: str, path: Path, problems: list[Problem]) -> Items:
+    """The keys of a recipe that is a text: YAML, for which nothing else is read.
+
+    Args:
+        text: The YAML.
+        path: The file that it stands in, for errors.
+        problems: Takes what is wrong but leaves the rest readable.
+
+    Raises:
+        RecipeError: It is not YAML, or not a mapping.
+    """
+    return _items(parse_mapping(text, path, problems))
 
 
 def profiles(items: Items, problems: list[Problem]) -> dict[str, Items]:

@@ -11,15 +11,32 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from quantship.errors import Problem, RecipeError
-from quantship.recipe import classifier, evaluations, files, fit, sweeps
+from quantship.recipe import (
+    classifier,
+    evaluations,
+    files,
+    fit,
+    gate_checks,
+    push_layout,
+    splits,
+    sweeps,
+    tracking_options,
+)
 from quantship.recipe.findings import Finding
 from quantship.recipe.language import Recipe
-from quantship.recipe.layers import Items, choose_profile, override, profiles, read_chain
+from quantship.recipe.layers import (
+    Items,
+    choose_profile,
+    override,
+    parse_items,
+    profiles,
+    read_chain,
+)
 from quantship.recipe.problems import explain_error, given, spot
 from quantship.recipe.resolve import resolve
 from quantship.recipe.yaml_source import Key, Place, Value, dotted, locate, plain
 
-_SHAPING = {"name", "stage", "input", "scheme", "schemes", "lowering", "adapter"}
+_SHAPING = {"name", "stage", "input", "scheme", "schemes", "lowering", "adapter", "task"}
 """Keys that other parts of a recipe refer to or depend on."""
 
 
@@ -42,6 +59,22 @@ def load(path: Path, *, overrides: Sequence[str] = (), profile: str | None = Non
     profiles(items, problems)
     recipe = _compose(path, items, overrides, profile, problems)
     return _flawless(recipe, problems)
+
+
+def load_text(text: str, path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """As ``load``, of a recipe that stands in a file of another kind.
+
+    Args:
+        text: The recipe as YAML, on the lines that it has in the file.
+        path: The file, for errors.
+        overrides: ``KEY=VALUE`` settings.
+
+    Raises:
+        RecipeError: Everything that is wrong, each with file, line, key and remedy.
+    """
+    problems: list[Problem] = []
+    items = parse_items(text, path, problems)
+    return _flawless(_compose(path, items, overrides, None, problems), problems)
 
 
 def check(path: Path, *, overrides: Sequence[str] = (), profile: str | None = None) -> Recipe:
@@ -98,6 +131,11 @@ def _compose(
     findings += unusable
     findings += classifier.find_problems(resolved)
     findings += evaluations.find_problems(resolved)
+    findings += tracking_options.find_problems(resolved)
+    if not any(key[0] in ("evaluation", "benchmark") for key in broken if key):
+        findings += gate_checks.find_problems(resolved)  # else what is measured is not known
+    findings += push_layout.find_problems(resolved)
+    findings += splits.find_problems(resolved)
     if not any(each.key[0] == "model" for each in unusable):
         findings += fit.find_problems(resolved)
     findings += _booleans_taken_as_numbers(kept, recipe.model_dump(), ())

@@ -46,13 +46,19 @@ def find_problems(recipe: Recipe, variants: Variants) -> Iterator[Finding]:
 
 
 def fill_in(recipe: Recipe, variants: Variants) -> Recipe:
-    """The recipe with all models of a sweep named where it pushes them by the step's own name."""
-    if recipe.push is None:
-        return recipe
+    """The recipe with all models of a sweep named where gates or the push name its step."""
     swept = _swept_models(recipe, variants)
-    models = [one for name in recipe.push.models for one in swept.get(name, [name])]
-    push = recipe.push.model_copy(update={"models": tuple(dict.fromkeys(models))})
-    return recipe.model_copy(update={"push": push})
+
+    def named(models: Sequence[str]) -> dict[str, object]:
+        found = (one for name in models for one in swept.get(name, [name]))
+        return {"models": tuple(dict.fromkeys(found))}
+
+    gates = tuple(
+        gate if gate.models is None else gate.model_copy(update=named(gate.models))
+        for gate in recipe.gates
+    )
+    push = recipe.push and recipe.push.model_copy(update=named(recipe.push.models))
+    return recipe.model_copy(update={"gates": gates, "push": push})
 
 
 def _swept_models(recipe: Recipe, variants: Variants) -> dict[str, list[str]]:

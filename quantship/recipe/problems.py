@@ -17,6 +17,7 @@ from quantship.recipe.keys import (
     describe,
     discriminator,
     element,
+    free_keys,
     models,
     named,
     suggest,
@@ -61,7 +62,7 @@ def spot(location: Sequence[str | int]) -> Spot:
         elif "" in known:
             model = known[""]
             field = model.model_fields.get(part)
-            here = None if field is None else annotated(field)
+            here = free_keys(model) if field is None else annotated(field)
             key.append(part)
         elif part in known:
             here = model = known[part]
@@ -113,7 +114,7 @@ def _words(error: ErrorDetails, where: Spot) -> tuple[Key, str, str | None]:
     hint = suggest(str(value), _choices(where)).strip()
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _wrong_tag(value, where)
-    if kind == "extra_forbidden":
+    if kind == "extra_forbidden" or _is_stray(where):
         return key, "unknown key", _known_keys(str(key[-1]), where)
     if kind == "missing":
         return key, "is missing", meaning
@@ -134,6 +135,12 @@ def _words(error: ErrorDetails, where: Spot) -> tuple[Key, str, str | None]:
     if kind == "string_type" and isinstance(value, int | float):
         hint = "Put it in quotes to make it text"
     return key, f"expected {_expected(where)}, got {given(value)}", _sentences(hint, meaning)
+
+
+def _is_stray(where: Spot) -> bool:
+    """Whether a key is neither one of its mapping's nor of the form that free ones there have."""
+    free = where.field is None and bool(where.key) and isinstance(where.key[-1], str)
+    return free and free_keys(where.model) is not None and "." not in str(where.key[-1])
 
 
 def _meaning(where: Spot) -> str | None:

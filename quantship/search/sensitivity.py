@@ -82,7 +82,7 @@ def read(batches: Sequence[Mapping[str, Any]]) -> list[Calibration]:
     for batch in batches:
         inputs = {name: one for name, one in batch.items() if name != "labels"}
         labels, positions = batch["labels"].flatten(), None
-        if "features" not in batch:
+        if batch["labels"].ndim == 2:
             labels = labels[1:]
             positions = (labels != IGNORED).nonzero().flatten()
             labels = labels[positions]

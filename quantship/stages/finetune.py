@@ -6,6 +6,7 @@ from quantship.artifact import Facts
 from quantship.frozen import Frozen
 from quantship.job import Job
 from quantship.recipe.language import FinetuneStep
+from quantship.recipe.tracking_options import TrackedRun
 
 REVISION = 1
 
@@ -15,6 +16,8 @@ class Settings(Frozen):
 
     step: FinetuneStep
     seed: int
+    tracking: TrackedRun | None = None
+    """Whom to tell of it; changes nothing about the model."""
 
 
 def run(job: Job) -> Facts:
@@ -22,6 +25,7 @@ def run(job: Job) -> Facts:
     from datasets import load_from_disk
 
     from quantship.models import copy_tokenizer, load_float, pad_token_id
+    from quantship.tracking import tracked
     from quantship.training import train
 
     settings: Settings = job.settings
@@ -34,6 +38,7 @@ def run(job: Job) -> Facts:
         pad_token_id=pad_token_id(source),
         seed=settings.seed,
         resume=job.resume,
+        tracked=tracked(settings.tracking, job.out),
     )
     model.cpu().save_pretrained(job.out)
     copy_tokenizer(source, job.out)

@@ -14,7 +14,7 @@ from quantship.job import Job
 from quantship.quant.scheme import Scheme
 from quantship.recipe.language import QuantizeStep
 
-REVISION = 1
+REVISION = 2
 
 
 class Settings(Frozen):

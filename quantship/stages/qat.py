@@ -9,6 +9,7 @@ from quantship.frozen import Frozen
 from quantship.job import Job
 from quantship.quant.scheme import Scheme
 from quantship.recipe.language import QatStep
+from quantship.recipe.tracking_options import TrackedRun
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,8 @@ class Settings(Frozen):
     step: QatStep
     scheme: Scheme
     seed: int
+    tracking: TrackedRun | None = None
+    """Whom to tell of it; changes nothing about the model."""
 
 
 def run(job: Job) -> Facts:
@@ -33,6 +36,7 @@ def run(job: Job) -> Facts:
     from quantship.models import copy_tokenizer, load_float, load_tokenizer, pad_token_id
     from quantship.quant import lora
     from quantship.quant.modules import prepare_qat
+    from quantship.tracking import tracked
     from quantship.training import train
 
     settings: Settings = job.settings
@@ -59,6 +63,7 @@ def run(job: Job) -> Facts:
         pad_token_id=pad_token_id(source),
         seed=settings.seed,
         resume=job.resume,
+        tracked=tracked(settings.tracking, job.out),
         teaching=teaching,
     )
     if step.lora is not None:

@@ -167,3 +167,17 @@ def _files(path: Path) -> Iterator[tuple[str, Any]]:
                 yield name, sha256(opened.get_tensor(name).tobytes()).hexdigest()
         for part in checkpoint.load_codes(path).values():
             yield f"codes of {part.name}", (part.bits, part.quantizes_input)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run to push, which nothing writes to."""
+    import pushing
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return pushing.make(tmp_path_factory.mktemp("finished"))
+    finally:
+        torch.set_num_threads(threads)

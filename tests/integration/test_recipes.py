@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-ELSEWHERE = {"quickstart", "digits-mlp"}
-"""Shipped recipes that tests/e2e and test_digits.py run."""
+ELSEWHERE = {"digits-mlp", "distilbert-sst2-int8", "quickstart", "smollm2-135m-evidence"}
+"""Shipped recipes that tests/e2e and files of their own run."""
 LONGEST = 128
 """Tokens of the longest sequence."""
 NUM_TRAIN, NUM_EVAL = 12, 6

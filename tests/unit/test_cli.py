@@ -202,6 +202,22 @@ def test_check_says_how_models_will_be_exported_and_plan_does_in_short(folder: P
     assert "quantize-onnx: w8a8 as nbits for x86  " in planned.stdout
 
 
+def test_code_is_announced_and_does_not_run_without_leave(folder: Path) -> None:
+    (folder / "problems.jsonl").write_text("{}\n")
+    task = "{task: mbpp, source: {adapter: mbpp, path: problems.jsonl}}"
+    (folder / "my.yaml").write_text(f"{PLAIN}evaluation: {{tasks: [{task}]}}\n")
+    for arguments in (["check", "my.yaml"], ["run", "my.yaml", "--plan"]):
+        done = quantship_command(*arguments, cwd=folder)
+        assert done.returncode == 0
+        assert "task 'mbpp' runs" in done.stdout
+        assert "--allow-code" in done.stdout
+    done = quantship_command("run", "my.yaml", cwd=folder)
+    assert done.returncode == 2
+    assert "task 'mbpp' runs" in done.stderr
+    assert "--allow-code" in done.stderr
+    assert not (folder / "artifacts").exists()
+
+
 def test_a_plan_adds_up_what_is_still_to_be_done() -> None:
     steps = [
         PlannedStep("a", "finetune", True, Path("a"), 5_000_000, 99_000_000),

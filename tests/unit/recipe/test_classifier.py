@@ -71,7 +71,7 @@ def test_a_classifier_can_be_exported_and_benchmarked(write: Write) -> None:
         (
             "stage: qat",
             "stage: qat\n  - {stage: export, format: openvino}",
-            "steps.2.format: openvino is for models of text",
+            "steps.2.format: openvino is for models of language",
         ),
         ("eval: [", "packing: true, eval: [", "data.packing: packing is about text"),
         ("eval: [", "max_length: 9, eval: [", "data.max_length: max_length is about text"),

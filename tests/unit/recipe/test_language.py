@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,16 @@ name: everything
 model: {tiny: {}}
 data:
   train: &sources
+    - {adapter: alpaca, path: THIS}
     - {adapter: builtin}
     - {adapter: chat, path: THIS}
+    - {adapter: glue, task: sst2, path: THIS}
     - {adapter: gsm8k, path: THIS}
     - {adapter: hub, dataset: me/it, prompt: q, completion: a}
     - {adapter: mbpp, path: THIS}
+    - {adapter: sharegpt, path: THIS}
     - {adapter: squad, path: THIS}
+    - {adapter: superglue, task: boolq, path: THIS}
     - {adapter: wikitext, path: THIS}
   eval: *sources
 schemes:
@@ -86,7 +91,28 @@ steps:
     target_bits: 6
     range: percentile
   - {stage: export, input: model}
+evaluation:
+  tasks:
+    - {task: choices, source: {adapter: glue, task: sst2, path: THIS}}
+    - {task: divergence}
+    - {task: generations, prompts: [Hello.]}
+    - task: gsm8k
+      source: {adapter: gsm8k, path: THIS}
+      shots_source: {adapter: gsm8k, path: THIS}
+    - {task: mbpp, source: {adapter: mbpp, path: THIS}}
+    - {task: perplexity}
+    - {task: squad, source: {adapter: squad, path: THIS}}
 push: {repo: me/it, models: [qat]}
+tracking: {report_to: [tensorboard]}
+"""
+# Apart, because what lm-eval knows takes a second to find out.
+OF_LM_EVAL = """\
+name: of-lm-eval
+model: {tiny: {}}
+data: {eval: [{adapter: builtin}]}
+scheme: w8a8
+steps: [{stage: quantize, name: finetune}]
+evaluation: {tasks: [{task: lm_eval, run: hellaswag, name: asked}]}
 """
 # What goes with no text: a model that classifies, and its samples.
 CLASSIFYING = """\
@@ -120,16 +146,26 @@ SPECIAL = {
     "steps.search.max_perplexity_increase",
     "steps.qat.distill.teacher.step",
     "steps.qat.distill.teacher.path",
+    "model.head",
+    "evaluation.tasks.generations.source",
+    "evaluation.tasks.lm_eval.include_path",
+    "evaluation.tasks.lm_eval.run",
+    "tracking.report_to",  # what else may stand there is what else is installed
     *(key for key in walk(Recipe) if key.endswith((".activation.bits", ".group_size"))),
     *(f"data.{part}.hub.{column}" for part in ("train", "eval") for column in ("messages", "text")),
 }
+# Gates are changed by test_gates, the task of classifiers by test_encoder; a task's sources are
+# those of `data`.
+ELSEWHERE = re.compile(r"gates\.|evaluation\.tasks\.(classification\.|\w+\.(shots_)?source\.)")
 
 
 def leaves() -> list[str]:
     keys = list(walk(Recipe))
     tags = {key for key in keys if key.rpartition(".")[2] in ("stage", "adapter", "kind")}
+    tags |= {key for key in keys if re.fullmatch(r"evaluation\.tasks\.\w+\.task", key)}
     inner = {key.rpartition(".")[0] for key in keys}
-    return [key for key in keys if key not in inner | tags | SPECIAL]
+    mine = [key for key in keys if not ELSEWHERE.match(key)]
+    return [key for key in mine if key not in inner | tags | SPECIAL]
 
 
 def choices_at(key: str) -> list[str]:
@@ -151,11 +187,15 @@ def written(key: str) -> str:
     return key.replace(NAME, scheme).replace(".overrides.", ".overrides.0.")
 
 
+def _tag(item: dict[str, Any]) -> Any:
+    return next((item[key] for key in ("stage", "adapter", "task") if key in item), None)
+
+
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     items = value.items() if isinstance(value, dict) else enumerate(value)
     found: dict[str, Any] = {}
     for key, item in items:
-        called = item.get("stage", item.get("adapter", key)) if isinstance(item, dict) else key
+        called = _tag(item) or key if isinstance(item, dict) else key
         if isinstance(item, dict) and item.get("name") in ALGORITHMS:
             called = item["name"]
         path = f"{prefix}.{called}".lstrip(".")
@@ -173,6 +213,14 @@ def everything(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def of_lm_eval(tmp_path: Path) -> Path:
+    """A recipe that holds the keys of that task."""
+    path = tmp_path / "of-lm-eval.yaml"
+    path.write_text(OF_LM_EVAL)
+    return path
+
+
+@pytest.fixture
 def classifying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe that holds the keys that go with no text, wherever scikit-learn is missing too."""
     monkeypatch.setattr(digits, "find_spec", lambda name: True)
@@ -185,7 +233,7 @@ def test_every_field_is_documented() -> None:
     def visit(model: type[BaseModel]) -> None:
         assert model.__doc__, model
         for name, field in model.model_fields.items():
-            assert field.description or name in ("stage", "adapter", "kind"), (model, name)
+            assert field.description or name in ("stage", "adapter", "kind", "task"), (model, name)
             for below in models(held(annotated(field))).values():
                 visit(below)
 
@@ -194,10 +242,11 @@ def test_every_field_is_documented() -> None:
 
 @pytest.mark.parametrize("key", leaves())
 def test_any_option_can_be_changed_and_changes_the_dump_there_only(
-    everything: Path, classifying: Path, key: str
+    everything: Path, classifying: Path, of_lm_eval: Path, key: str
 ) -> None:
     of_samples = key.startswith("model.mlp") or ".digits." in key
     recipe_file = classifying if of_samples else everything
+    recipe_file = of_lm_eval if ".lm_eval." in key else recipe_file
     # What is pushed has to be a step's name, which is about to change.
     rest = ["push=null"] if key.endswith(".name") else []
     before = flat(load(recipe_file, overrides=rest).model_dump(mode="json"))

@@ -10,8 +10,9 @@ from quantship.errors import UsageError
 from quantship.quant.scheme import SCHEMES
 from quantship.recipe import check, load
 from quantship.recipe.language import QuantizeStep
+from quantship.recipe.layers import read_chain
 from quantship.recipe.shipped import find, folder, names
-from quantship.recipe.yaml_source import plain, read
+from quantship.recipe.yaml_source import plain
 
 
 @pytest.mark.parametrize("name", names())
@@ -39,7 +40,7 @@ def test_every_shipped_recipe_has_a_smoke_profile_on_the_same_path(name: str) ->
     path, whole = ([(s.stage, s.name, s.input) for s in recipe.steps] for recipe in (smoke, full))
     assert path == [step for step in whole if step in path]
     # Only a sweep may be shorter.
-    written = plain(read(find(name), []))["steps"]
+    written = plain(read_chain(find(name), [])["steps"])
     assert {step.stage for step in smoke.steps} == {step["stage"] for step in written}
     if len(full.steps) == len(written):
         assert path == whole

@@ -158,7 +158,7 @@ def test_a_teacher_that_could_be_several_is_refused(write: Write, complaints: Co
 
 def test_everything_of_a_sweep_is_pushed(write: Write) -> None:
     steps = ["stage: qat, scheme: [w8a8, w8a16]", "stage: export", "stage: export, name: onnx"]
-    push = "push: {repo: me/it, models: [qat, qat-onnx, onnx, qat-w8a8]}\n"
+    push = "push: {repo: me/it, models: [qat, qat-onnx, onnx, qat-w8a8], layout: folders}\n"
     recipe = load(write(recipe_of(*steps) + push))
     assert recipe.push is not None
     models = ["qat-w8a8", "qat-w8a16"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,27 @@ def test_a_model_that_cannot_be_measured_is_named(
     inputs = {benchmark.VOCABULARY: tiny_model_dir, "empty": tmp_path / "empty"}
     with pytest.raises(QuantshipError, match=r"empty could not be measured: FileNotFoundError"):
         benchmark.run(job(settings(), **inputs))
+
+
+def test_what_reads_whole_texts_is_held_to_no_floor_of_memory(
+    job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def measure(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request)
+        return measured(2.0, 2.0)
+
+    monkeypatch.setattr(benchmark, "_measure", measure)
+    monkeypatch.setattr(bandwidth, "measure_apart", lambda threads: 1e9)
+    config = {"architectures": ["BertForSequenceClassification"], "vocab_size": 50}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "type_vocab_size": 2}))
+    given = {benchmark.VOCABULARY: tmp_path, "encoder": tmp_path}
+    facts = benchmark.run(job(settings(batch_size=3), **given))["encoder"]
+    assert {name: asked[0][name] for name in ("vocabulary", "segments")} == {
+        "vocabulary": 50,
+        "segments": True,
+    }
+    assert "share_of_memory_floor" not in facts
+    # A pass reads three texts of 8 tokens.
+    assert facts["prefill_tokens_per_s"] == pytest.approx(8 * facts["decode_tokens_per_s"])

@@ -32,6 +32,7 @@ from quantship.recipe.language import (
     TinyModel,
 )
 from quantship.recipe.search_options import CONSTRAINTS
+from quantship.recipe.tracking_options import TrackedRun
 from quantship.stages import (
     benchmark,
     data,
@@ -73,6 +74,7 @@ SCHEME = Scheme(
         Override(layers="*.up_proj", weight=WeightFormat(bits=8), activation=ActivationFormat()),
     ),
 )
+TRACKED = TrackedRun(report_to=("tensorboard",), project="p", name="n")
 SAMPLES: dict[str, Frozen] = {
     "tiny": tiny.Settings(dimensions=TinyModel(), seed=0),
     "mlp": mlp.Settings(dimensions=MlpModel(sizes=(784, 512, 10)), seed=0),
@@ -81,7 +83,9 @@ SAMPLES: dict[str, Frozen] = {
         seed=0,
         file_digests=(("a", "b"), ()),
     ),
-    "finetune": finetune.Settings(step=FinetuneStep(stage="finetune", name="f"), seed=0),
+    "finetune": finetune.Settings(
+        step=FinetuneStep(stage="finetune", name="f"), seed=0, tracking=TRACKED
+    ),
     "qat": qat.Settings(
         step=QatStep(
             stage="qat",
@@ -93,6 +97,7 @@ SAMPLES: dict[str, Frozen] = {
         ),
         scheme=SCHEME,
         seed=0,
+        tracking=TRACKED,
     ),
     "quantize": quantize.Settings(
         step=QuantizeStep(stage="quantize", scheme="w8a8", algorithm=gptq.Options()), scheme=SCHEME
@@ -124,8 +129,8 @@ EXCLUSIVE = {
     *(f"quantship.recipe.language.SearchStep.{name}" for name in CONSTRAINTS),
 }
 """Fields of which only one can be given, so that none can change alone."""
-IRRELEVANT = {("step", "name"), ("step", "input"), ("step", "distill", "teacher")}
-"""Where a step is called so, or reads from: its inputs' fingerprints say the latter."""
+IRRELEVANT = {("step", "name"), ("step", "input"), ("step", "distill", "teacher"), ("tracking",)}
+"""What a step is called, who is told of it, or where it reads from: its inputs say the latter."""
 
 
 class Change(NamedTuple):

@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import quantship
-from quantship import cli
+from quantship import cli, console
 from quantship.validation import terminal
 from quantship.validation.options import Options
 from quantship.validation.run import validate
@@ -27,7 +27,7 @@ FAST = ("--sequences", "1", "--length", "16", "--new-tokens", "3")
 @pytest.fixture(autouse=True)
 def _loud(monkeypatch: pytest.MonkeyPatch) -> None:
     """Libraries are quieted for a whole process, which other tests share."""
-    monkeypatch.setattr(cli, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(console, "quiet_libraries", lambda: None)
 
 
 def called(*arguments: object) -> Result:

@@ -9,10 +9,26 @@ Examples:
   quantship my.yaml --set seed=1       change any of its keys
   quantship run my.yaml --plan         what would run, and what is reused
   quantship check my.yaml              everything that is wrong with it
+  quantship data my.yaml               what it trains and evaluates on, token by token
   quantship explain steps.qat          what a step understands
   quantship inspect MODEL              what is in a model file
   quantship validate A B               hold two models against each other
   quantship compare artifacts          rank the models of several runs
+  quantship push my.yaml --dry-run     what would go to the Hub
+"""
+
+DATA = """\
+Reads what a run would read, by the same code, and keeps nothing: counts of each source, lengths,
+digests, and a few records as the model reads them, with the tokens marked that the loss looks at.
+Of the model, only the tokenizer is needed.
+
+Examples:
+
+\b
+  quantship data my.yaml                              all of it
+  quantship data my.yaml --limit 1000 --examples 5    the beginning of each source
+  quantship data my.yaml --set data.holdout=0.1       with a share held out to evaluate on
+  quantship data my.yaml --json                       for a program
 """
 
 INSPECT = """\
@@ -55,4 +71,19 @@ Examples:
   quantship compare artifacts/runs/qat artifacts/runs/sweep     two of them
   quantship compare here/runs/a there/runs/b --html compare.html --markdown compare.md
   quantship compare artifacts --json                            for a program
+"""
+
+PUSH = """\
+RUN is a run's directory, or the recipe that made it: then what the recipe says of pushing now
+counts, and all else in it must be as it was. A run of which a gate failed is not pushed. What is
+there already is not sent again, and a push that was cut goes on where it stopped.
+
+Examples:
+
+\b
+  quantship push artifacts/runs/qat                             as its recipe said
+  quantship push my.yaml                                        as its recipe says now
+  quantship push my.yaml --dry-run                              files and bytes; needs no network
+  quantship push artifacts/runs/qat --repo me/other --model qat --model qat-onnx
+  quantship push my.yaml --set push.license=apache-2.0
 """
