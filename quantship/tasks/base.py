@@ -181,3 +181,8 @@ class Outcome:
     examples: Sequence[Example]
     extra: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+
+def known_as(origin: str) -> str:
+    """What an example is called wherever its file lies: ``test.jsonl:7``, without the folder."""
+    return origin.rpartition("/")[2]

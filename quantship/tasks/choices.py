@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from pydantic import field_validator
 
 from quantship.data import Question, Source, holds_questions, questions
-from quantship.tasks.base import Context, Example, Metric, Outcome, Subject, TaskOptions
+from quantship.tasks.base import Context, Example, Metric, Outcome, Subject, TaskOptions, known_as
 
 if TYPE_CHECKING:
     from quantship.runtimes.base import Runtime
@@ -121,7 +121,7 @@ def _example(question: Question, likely: Sequence[float]) -> Example:
     by_length = [one / len(choice) for one, choice in zip(likely, choices, strict=True)]
     best, best_by_length = _highest(likely), _highest(by_length)
     return Example(
-        id=question.origin.rpartition("/")[2],  # wherever the file lies
+        id=known_as(question.origin),
         values={
             "accuracy": float(best == question.answer),
             "accuracy_norm": float(best_by_length == question.answer),

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from quantship.data import Source, labelled
-from quantship.tasks.base import Context, Example, Metric, Outcome, Subject, TaskOptions
+from quantship.tasks.base import Context, Example, Metric, Outcome, Subject, TaskOptions, known_as
 
 if TYPE_CHECKING:
     from quantship.data.texts import Reader
@@ -90,7 +90,7 @@ def _scores(expected: Sequence[int], found: Sequence[int], num_classes: int) -> 
 def _read(source: Source, reader: Reader, labels: Sequence[int], limit: int | None) -> list[_Given]:
     return [
         _Given(
-            record.origin.rpartition("/")[2],  # wherever the file lies
+            known_as(record.origin),
             "\n".join(record.texts),
             {**row, "labels": labels[record.label]},
         )

@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from quantship.data import Example as Record
 from quantship.data import Message, Source, rows
-from quantship.tasks.base import Context, Example, Metric, Outcome, Subject, TaskOptions
+from quantship.tasks.base import Context, Example, Metric, Outcome, Subject, TaskOptions, known_as
 from quantship.tasks.prompting import Request, shortened
 
 METRICS = (
@@ -60,7 +60,7 @@ def evaluate(subject: Subject, options: Options, context: Context) -> Outcome:
         METRICS,
         [
             Example(
-                request.origin,
+                known_as(request.origin),
                 {"ended": float(answer.ended), "num_tokens": float(answer.num_tokens)},
                 prompt=shortened(request.text),
                 expected=expected,

@@ -24,7 +24,7 @@ from pydantic import Field, field_validator, model_validator
 from quantship.data import Message, Source, gsm8k
 from quantship.data.fields import exchange
 from quantship.data.gsm8k import Problem
-from quantship.tasks.base import Context, Example, Metric, Outcome, Subject, TaskOptions
+from quantship.tasks.base import Context, Example, Metric, Outcome, Subject, TaskOptions, known_as
 from quantship.tasks.prompting import Request, shortened
 
 METRICS = (
@@ -90,7 +90,7 @@ def evaluate(subject: Subject, options: Options, context: Context) -> Outcome:
         METRICS,
         [
             Example(
-                problem.origin,
+                known_as(problem.origin),
                 judge(answer.text, problem.answer),
                 prompt=shortened(problem.question),
                 expected=last_line(problem.answer),

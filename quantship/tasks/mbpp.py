@@ -28,7 +28,16 @@ from quantship.data import Message, mbpp
 from quantship.data.fields import exchange
 from quantship.data.mbpp import Problem
 from quantship.tasks import sandbox
-from quantship.tasks.base import Context, Example, Metric, Obstacle, Outcome, Subject, TaskOptions
+from quantship.tasks.base import (
+    Context,
+    Example,
+    Metric,
+    Obstacle,
+    Outcome,
+    Subject,
+    TaskOptions,
+    known_as,
+)
 from quantship.tasks.prompting import Request, shortened
 
 if TYPE_CHECKING:
@@ -93,7 +102,7 @@ def evaluate(subject: Subject, options: Options, context: Context) -> Outcome:
         METRICS,
         [
             Example(
-                problem.origin,
+                known_as(problem.origin),
                 {"pass_at_1": float(verdict.passed)},
                 prompt=shortened(problem.prompt),
                 expected=problem.code,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantship.data import Source
-from quantship.tasks.base import Context, Subject
+from quantship.tasks.base import Context, Subject, known_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +62,6 @@ def _read(subject: Subject, source: Source, context: Context) -> Iterator[tuple[
     assert subject.tokenizer is not None
     form = Format(subject.tokenizer, context.max_length, context.chat_template, mask_prompt=True)
     for example, pieces in collect(Reading(Part(source)), form, Tally()):
-        name = example.origin.rpartition("/")[2]  # wherever the file lies
+        name = known_as(example.origin)
         for number, encoded in enumerate(pieces, start=1):
             yield f"{name}#{number}" if example.raw else name, encoded

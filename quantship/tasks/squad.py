@@ -26,7 +26,7 @@ from pydantic import Field, field_validator
 
 from quantship.data import squad
 from quantship.data.squad import Asked
-from quantship.tasks.base import Context, Example, Metric, Outcome, Subject, TaskOptions
+from quantship.tasks.base import Context, Example, Metric, Outcome, Subject, TaskOptions, known_as
 from quantship.tasks.prompting import Request, shortened
 
 METRICS = (
@@ -68,7 +68,7 @@ def evaluate(subject: Subject, options: Options, context: Context) -> Outcome:
         METRICS,
         [
             Example(
-                one.origin,
+                known_as(one.origin),
                 judge(answer.text.strip(), one.answers),
                 prompt=shortened(one.prompt),
                 expected=" | ".join(dict.fromkeys(one.answers)),

@@ -39,27 +39,34 @@ from quantship.stages import (
     evaluate,
     export,
     finetune,
+    head,
     mlp,
     online,
     qat,
     quantize,
     search,
     statistics,
+    task,
     tiny,
 )
+from quantship.tasks.table import TASKS
 
 SOURCES = Data.model_validate(
     {
         "eval": [
+            {"adapter": "alpaca", "path": "alpaca.jsonl"},
             {"adapter": "builtin"},
             {"adapter": "chat", "path": "chats.jsonl"},
             {"adapter": "digits"},
+            {"adapter": "glue", "task": "sst2", "path": "sst2.tsv"},
             {"adapter": "gsm8k", "path": "gsm8k.jsonl"},
             {"adapter": "hub", "dataset": "me/chats", "messages": "m"},
             {"adapter": "hub", "dataset": "me/prompts", "prompt": "q", "completion": "a"},
             {"adapter": "hub", "dataset": "me/texts", "text": "t"},
             {"adapter": "mbpp"},
+            {"adapter": "sharegpt", "path": "sharegpt.jsonl"},
             {"adapter": "squad"},
+            {"adapter": "superglue", "task": "boolq"},
             {"adapter": "wikitext"},
         ]
     }
@@ -74,9 +81,36 @@ SCHEME = Scheme(
         Override(layers="*.up_proj", weight=WeightFormat(bits=8), activation=ActivationFormat()),
     ),
 )
+GLUE = {"adapter": "glue", "task": "sst2", "path": "chats.jsonl"}
+TASK_OPTIONS: dict[str, dict[str, Any]] = {
+    "choices": {"source": GLUE},
+    "classification": {"source": GLUE},
+    "divergence": {},
+    "generations": {"prompts": ("Hello.", "Why?")},
+    "gsm8k": {"source": {"adapter": "gsm8k", "path": "chats.jsonl"}},
+    "lm_eval": {"run": "hellaswag"},
+    "mbpp": {},
+    "perplexity": {"source": {"adapter": "wikitext", "path": "chats.jsonl"}},
+    "squad": {},
+}
+
+
+def of_task(kind: str) -> task.Settings:
+    return task.Settings(
+        task=TASKS[kind].Options(task=kind, **TASK_OPTIONS[kind]),
+        file_digests=("a",),
+        versions={"x": "1"},
+        chat_template=None,
+        max_length=8,
+        batch_size=4,
+        seed=0,
+    )
+
+
 TRACKED = TrackedRun(report_to=("tensorboard",), project="p", name="n")
 SAMPLES: dict[str, Frozen] = {
     "tiny": tiny.Settings(dimensions=TinyModel(), seed=0),
+    "head": head.Settings(classes=("no", "yes"), seed=0),
     "mlp": mlp.Settings(dimensions=MlpModel(sizes=(784, 512, 10)), seed=0),
     "data": data.Settings(
         data=Data(train=SOURCES, eval=SOURCES, chat_template="{{ messages }}"),
@@ -115,6 +149,7 @@ SAMPLES: dict[str, Frozen] = {
     "export": export.Settings(lowering="nbits", target="x86", scheme=SCHEME),
     "online": online.Settings(scheme=SCHEME, batch_size=4, limit=None),
     "evaluate": evaluate.Settings(batch_size=4, limit=None, parity_sequences=4),
+    "task": of_task("perplexity"),
     "benchmark": benchmark.Settings(
         benchmark=Benchmark(), threads=2, seed=0, machine={"cpu": "this one"}
     ),
@@ -129,8 +164,12 @@ EXCLUSIVE = {
     *(f"quantship.recipe.language.SearchStep.{name}" for name in CONSTRAINTS),
 }
 """Fields of which only one can be given, so that none can change alone."""
-IRRELEVANT = {("step", "name"), ("step", "input"), ("step", "distill", "teacher"), ("tracking",)}
-"""What a step is called, who is told of it, or where it reads from: its inputs say the latter."""
+IRRELEVANT = {
+    *(("step", "name"), ("step", "input"), ("step", "distill", "teacher"), ("tracking",)),
+    *(("task", "name"), ("task", "models"), ("task", "include_path")),
+}
+"""What a step or task is called, who is told of it, or where it reads from: inputs and digests say
+the latter."""
 
 
 class Change(NamedTuple):
@@ -201,7 +240,7 @@ def fingerprint(settings: Frozen) -> str:
 def irrelevant(place: tuple[str | int, ...]) -> bool:
     if any(place[: len(one)] == one for one in IRRELEVANT):
         return True
-    return place[0] == "data" and place[-1] == "path"
+    return place[0] in ("data", "task") and place[-1] == "path"
 
 
 def test_every_stage_and_every_adapter_has_a_sample() -> None:
@@ -254,6 +293,15 @@ def test_changing_any_option_of_an_algorithm_changes_the_fingerprint(kind: str) 
     assert fields(plain) == {change.field for change in tried}
     for change in tried:
         assert described(change.settings) != described(plain), change.place
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_changing_any_option_of_a_task_changes_the_fingerprint(kind: str) -> None:
+    before = fingerprint(of_task(kind))
+    tried = [change for change in changes(of_task(kind)) if change.place[0] == "task"]
+    assert len(tried) > 2
+    for change in tried:
+        assert (fingerprint(change.settings) == before) == irrelevant(change.place), change
 
 
 @given(st.data())

@@ -53,7 +53,7 @@ def test_prompts_of_a_source_are_chats_up_to_the_first_answer(
     outcome = evaluate(source={"adapter": "chat", "path": str(path)})
     first, second = outcome.examples
     assert (first.prompt, first.expected) == ("Be brief.\n\nWhy?", "So.")
-    assert (first.id, second.id) == (f"{path}:1", f"{path}:3")
+    assert (first.id, second.id) == ("chats.jsonl:1", "chats.jsonl:3")  # wherever the file lies
     assert first.answer == second.answer
 
 
