@@ -16,6 +16,7 @@ from quantship.algorithms.table import ALGORITHMS
 from quantship.exporters.lowering import Lowering
 from quantship.quant.scheme import SCHEMES
 from quantship.recipe import explain
+from quantship.tasks.table import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,21 @@ def test_its_quantizations_fit_into_its_recipe(
     assert all(re.fullmatch(names, str(name)) for name in steps)
 
 
+def test_its_evidence_and_its_push_fit_into_its_recipe(readme: str, tmp_path: Path) -> None:
+    (recipe,) = blocks(readme, "yaml")
+    evidence, push = (
+        next(text for text in blocks(readme, "text") if text.startswith(key))
+        for key in ("evaluation:", "push:")
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(re.sub(r"^evaluation:\n  .*\n", evidence, recipe, flags=re.MULTILINE) + push)
+    found = quantship.check(path)
+    assert found.evaluation is not None
+    assert len(found.evaluation.tasks) == 6
+    assert [len(gate.limits) for gate in found.gates] == [2, 2]
+    assert found.push is not None
+
+
 def test_its_commands_exist(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
@@ -118,11 +134,11 @@ def test_its_python_compiles_and_names_what_there_is(readme: str) -> None:
             assert name in quantship.__all__
 
 
-def test_its_tables_list_all_schemes_and_lowerings(readme: str) -> None:
+def test_its_tables_list_all_schemes_lowerings_algorithms_and_tasks(readme: str) -> None:
     rows = re.findall(r"^\| `([\w-]+)` \|", readme, re.MULTILINE)
     assert [name for name in rows if name in SCHEMES] == list(SCHEMES)
     others = {name for name in rows if name not in SCHEMES}
-    assert others == set(get_args(Lowering)) | set(ALGORITHMS)
+    assert others == set(get_args(Lowering)) | set(ALGORITHMS) | set(TASKS)
 
 
 def test_its_adapters_are_those_of_the_language(readme: str) -> None:
