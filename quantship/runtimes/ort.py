@@ -74,10 +74,8 @@ class OrtRuntime:
         assert self.pads or (self._lengths == longest).all()
         self._past = {}
         feeds = {**self._tokens(input_ids), **self._beginning(batch, 0)}
-        first = 0
         if self._asks_for_logits:  # only `run` takes inputs that need not be given
-            first = int(self._lengths.min()) - 1
-            feeds[NUM_LOGITS] = np.array([longest - first], np.int64)
+            feeds[NUM_LOGITS] = np.array([longest + 1 - self._lengths.min()], np.int64)
         names = [*self._past_names, *self._states]
         logits, *made = self._session.run(["logits", *map(_present, names)], feeds)
         for name, value in zip(names, made, strict=True):
@@ -86,7 +84,8 @@ class OrtRuntime:
                 room[:, :, :longest] = value
                 value = room
             self._past[name] = ort.OrtValue.ortvalue_from_numpy(value)
-        last: Logits = logits[np.arange(batch), self._lengths - 1 - first]
+        # Counted from the end, for some graphs give more positions than they are asked for.
+        last: Logits = logits[np.arange(batch), self._lengths - 1 - longest]
         return last
 
     def decode(self, tokens: Tokens) -> Logits:

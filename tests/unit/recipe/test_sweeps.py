@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantship.recipe import Recipe, check, load, sweeps
+from quantship.recipe.layers import read_chain
 from quantship.recipe.model_options import STEP_NAME
 from quantship.recipe.shipped import find, names
 from quantship.recipe.variant_names import LONGEST, parts
@@ -386,7 +387,7 @@ def test_a_step_more_renames_none() -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_recipes_without_sweeps_stay_as_they_are(name: str) -> None:
-    source = read(find(name), [])
+    source = Value(read_chain(find(name), []), Place(find(name), 1))
     swept = any(
         isinstance(item, list)
         for step in plain(source)["steps"]

@@ -14,7 +14,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def settings(asked: perplexity.Options | divergence.Options) -> task.Settings:
     return task.Settings(
-        task=asked, file_digests=(), chat_template=None, max_length=128, batch_size=4, seed=0
+        task=asked,
+        file_digests=(),
+        versions={},
+        chat_template=None,
+        max_length=128,
+        batch_size=4,
+        seed=0,
     )
 
 
