@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from quantship.reporting import evidence
 from quantship.reporting.comparison import runtime
 from quantship.reporting.evidence import Measured
 from quantship.reporting.evidence_schema import Evidence, MetricFacts
-from quantship.reporting.pairs import pairs
+from quantship.reporting.pairs import Pair, pairs
 from quantship.reporting.recovery_schema import Recovery
 from quantship.reporting.schema import EvaluationData, ModelRow
 from quantship.reporting.task_scores import DATA, ModelScores, TaskScores, Words, together
@@ -72,7 +73,7 @@ def compare(
     twins = {one.qat.name: one.ptq.name for one in recoveries}
     return evidence.build(
         measured,
-        {task.scores.name: pairs(plan, task.scores.models, twins) for task in measured},
+        {task.scores.name: _pairs(plan, task, twins) for task in measured},
         {row.name: row.activation_arithmetic for row in rows},
     )
 
@@ -99,6 +100,16 @@ def model_scores(artifact: Artifact, metrics: Sequence[MetricFacts]) -> ModelSco
         seconds=facts["seconds"],
         extra=facts["extra"],
     )
+
+
+def _pairs(plan: Plan, task: Measured, twins: Mapping[str, str]) -> list[Pair]:
+    found = pairs(plan, task.scores.models, twins)
+    jobs = [node for node in plan.nodes if node.stage == "task"]
+    if not any("reference" in node.inputs for node in jobs if _task_name(node) == task.scores.name):
+        return found
+    # What was measured is a distance from the float model: there is no such number of its own to
+    # compare with, nor a share of it to recover.
+    return [replace(pair, reference=None) for pair in found if pair.why != "float"]
 
 
 def _task_name(node: Node) -> str:

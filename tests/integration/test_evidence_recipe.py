@@ -99,6 +99,15 @@ def test_onnx_and_torch_agree(result: RunResult) -> None:
         assert theirs["perplexity"].value == pytest.approx(ours["perplexity"].value, rel=0.01)
 
 
+def test_a_distance_from_the_float_model_is_not_held_against_it(result: RunResult) -> None:
+    assert result.report.evidence is not None
+    contrasts = result.report.evidence.contrasts
+    distances = [one for one in contrasts if one.task == "from-float"]
+    assert {one.why for one in distances} == {"ptq", "source"}
+    assert all(one.recovered is None for one in distances)
+    assert "float" in {one.why for one in contrasts if one.task == "wikitext"}
+
+
 def test_what_models_say_lies_side_by_side(result: RunResult) -> None:
     assert result.report.evidence is not None
     shown = result.report.evidence.generations
