@@ -85,5 +85,5 @@ Examples:
   quantship push my.yaml                                        as its recipe says now
   quantship push my.yaml --dry-run                              files and bytes; needs no network
   quantship push artifacts/runs/qat --repo me/other --model qat --model qat-onnx
-  quantship push my.yaml --set push.license=apache-2.0
+  quantship push artifacts/runs/qat --license apache-2.0        where the base model states none
 """

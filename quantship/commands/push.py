@@ -20,6 +20,10 @@ def push(
         list[str] | None,
         typer.Option("--model", metavar="NAME", help="Model, in place of the recipe's; many."),
     ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="License by the Hub's name, in place of the recipe's."),
+    ] = None,
     overrides: Overrides = None,
     profile: Profile = None,
     artifacts: Annotated[
@@ -36,7 +40,7 @@ def push(
         from quantship.stages import push as pushing
 
         what = asked.find(run, artifacts, overrides or (), profile)
-        options = asked.options(what, repo, models)
+        options = asked.options(what, repo, models, license)
         out = screen()
         if dry_run:
             out.print(terminal.listing(pushing.prepare(what.run, options), options))

@@ -62,20 +62,23 @@ def find(name: str, artifacts: Path, overrides: Sequence[str], profile: str | No
     return Asked(run, recipe.push)
 
 
-def options(asked: Asked, repo: str | None, models: Sequence[str] | None) -> Push:
+def options(
+    asked: Asked, repo: str | None, models: Sequence[str] | None, license: str | None = None
+) -> Push:
     """What to push where.
 
     Args:
         asked: The run.
         repo: Repository in place of the recipe's.
         models: Models in place of the recipe's.
+        license: License in place of the recipe's.
 
     Raises:
         UsageError: The recipe says nothing and the command line too little, or what it says is no
             repository.
     """
     said: dict[str, Any] = asked.push.model_dump() if asked.push is not None else {}
-    given = {"repo": repo, "models": tuple(models) if models else None}
+    given = {"repo": repo, "models": tuple(models) if models else None, "license": license}
     said |= {key: value for key, value in given.items() if value is not None}
     missing = [f"--{key}" for key in ("repo", "model") if not {key, f"{key}s"} & said.keys()]
     if missing:
@@ -87,6 +90,9 @@ def options(asked: Asked, repo: str | None, models: Sequence[str] | None) -> Pus
     try:
         return Push.model_validate(said)
     except ValidationError as error:
+        if any(one["loc"] == ("license",) for one in error.errors()):
+            message = f"--license {license} is no license by the Hub's name, as apache-2.0 is"
+            raise UsageError(message) from error
         raise UsageError(f"--repo {repo} is no repository, as me/my-model is") from error
 
 

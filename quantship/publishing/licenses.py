@@ -138,14 +138,14 @@ def _confirmed(base: Base, stated: str | None, given: str | None, what: str) -> 
         raise UsageError(
             f"{known}: whether what is made from it may be shared is not known.\n"
             "    Read its terms; if they allow it, say so with push.license, as "
-            "`license: apache-2.0` or `license: other`."
+            "`license: apache-2.0` or `license: other`, or with `quantship push --license`."
         )
     kept = given in UNSAID
     return License(
         given,
         title=_text(base, "license_name") if kept else None,
         link=_text(base, "license_link") if kept else None,
-        remarks=(f"The license is {given} because the recipe says so; {what} does not.",)
+        remarks=(f"The license is {given} because whoever pushes says so; {what} does not.",)
         if stated is None
         else (),
     )

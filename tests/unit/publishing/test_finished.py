@@ -105,8 +105,11 @@ def test_the_command_line_comes_before_the_recipe(recipe: Path) -> None:
     assert asked.options(found, None, None) == found.push
     given = asked.options(found, "me/else", ["qat", "qat-onnx"])
     assert (given.repo, given.models) == ("me/else", ("qat", "qat-onnx"))
+    assert asked.options(found, None, None, "mit").license == "mit"
     with pytest.raises(UsageError, match="is no repository"):
         asked.options(found, "nowhere", None)
+    with pytest.raises(UsageError, match="--license My own is no license"):
+        asked.options(found, None, None, "My own")
 
 
 @pytest.mark.parametrize(
