@@ -10,6 +10,7 @@ from quantship.frozen import Frozen
 from quantship.job import Node, Waiting
 from quantship.recipe.evaluations import name_of
 from quantship.recipe.language import MODEL, Evaluation, Recipe, Task
+from quantship.results.evidence import job_name
 from quantship.stages import benchmark, evaluate, online, quantize, task
 
 DATA = "data"
@@ -43,11 +44,6 @@ def add(planner: Planner, recipe: Recipe) -> None:
         _add_benchmark(planner, recipe)
 
 
-def node_name(task: str, model: str) -> str:
-    """Name of the job that evaluates a model on a task."""
-    return f"{task} of {model}"
-
-
 def _add_evaluations(
     planner: Planner, recipe: Recipe, evaluation: Evaluation, unknown: list[Waiting]
 ) -> None:
@@ -71,7 +67,7 @@ def _add_task(planner: Planner, recipe: Recipe, asked: Task, unknown: list[Waiti
     name = name_of(asked)
     for one in unknown:
         if wanted is None or one.name in wanted:
-            planner.wait(node_name(name, one.name), "task", one.search)
+            planner.wait(job_name(name, one.name), "task", one.search)
     for node in _measured(planner, recipe):
         if wanted is not None and node.name not in wanted:
             continue
@@ -81,7 +77,7 @@ def _add_task(planner: Planner, recipe: Recipe, asked: Task, unknown: list[Waiti
             if reference is node:
                 continue
             inputs["reference"] = reference.name
-        planner.add(node_name(name, node.name), "task", settings, inputs)
+        planner.add(job_name(name, node.name), "task", settings, inputs)
 
 
 def _add_online(planner: Planner, evaluation: Evaluation) -> None:
