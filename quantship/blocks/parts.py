@@ -2,7 +2,7 @@
 
 A part is a safetensors file with the tensors that the checkpoint will have for a block, and beside
 it a small file that says what it is. That one is written last: without it, or where it does not fit
-the tensors, there is no part.
+the tensors or itself, there is no part.
 
     <folder>/model.layers.3.safetensors
     <folder>/model.layers.3.json
@@ -11,6 +11,7 @@ the tensors, there is no part.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from quantship import sealed
 from quantship.artifact import digest_file
 from quantship.frozen import Frozen
 from quantship.quant.container import Spec, Writer
@@ -74,7 +76,7 @@ class Parts:
         """A part that is whole and of this job; None if there is none."""
         path = self._folder / f"{key}.safetensors"
         try:
-            about = About.model_validate_json(path.with_suffix(".json").read_bytes())
+            about = About.model_validate(sealed.loads(path.with_suffix(".json").read_bytes()))
             sound = about.job == self._job and about.digest == digest_file(path)
         except (OSError, ValueError):
             return None
@@ -114,10 +116,11 @@ class Parts:
             codes=codes,
             notes=notes,
             corrected=corrected,
-            errors=dict(errors()),
+            # Of broken weights there is none that JSON can hold; they are refused in the end.
+            errors={name: error for name, error in errors().items() if math.isfinite(error)},
         )
         unfinished.rename(path)
-        unfinished.write_text(about.model_dump_json())
+        unfinished.write_text(sealed.dumps(about.model_dump()))
         unfinished.rename(path.with_suffix(".json"))
         return Part(path, about)
 

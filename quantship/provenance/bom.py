@@ -15,6 +15,7 @@ from quantship.provenance import bom_models, bom_parts
 from quantship.provenance.bom_parts import Part
 from quantship.provenance.lock_schema import Lock
 from quantship.reporting.schema import Report
+from quantship.reporting.write import replace
 
 BOM = "bom.cdx.json"
 SPEC = "1.6"
@@ -38,9 +39,7 @@ def write_bom(report: Report, lock: Lock, directory: Path, licenses: tuple[str, 
     """
     path = directory / BOM
     whole = json.dumps(_bom(report, lock, directory, licenses), indent=2, ensure_ascii=False)
-    partial = path.with_name(f".{BOM}.partial")
-    partial.write_text(whole + "\n", encoding="utf-8")
-    partial.replace(path)
+    replace(path, whole + "\n")
     return path
 
 

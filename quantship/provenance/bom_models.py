@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from quantship.artifact import MANIFEST, Manifest
+from quantship.artifact import MANIFEST, read_manifest
 from quantship.provenance.bom_parts import HUB, Part, hub_purl, licenses, sha256_of
 from quantship.provenance.lock_schema import Lock, LockedModel
 from quantship.reporting.schema import ModelRow, Report
@@ -123,10 +123,8 @@ def _data(row: ModelRow, lock: Lock) -> list[str]:
 
 def _files(name: str, directory: Path) -> list[Part]:
     """The weights and graphs of a model, by the digests that its manifest has."""
-    file = directory / MANIFEST
-    if not file.is_file():
+    if not (directory / MANIFEST).is_file():
         return []
-    listed = Manifest.model_validate_json(file.read_bytes()).files
     return [
         {
             "type": "file",
@@ -134,7 +132,7 @@ def _files(name: str, directory: Path) -> list[Part]:
             "name": path,
             "hashes": [sha256_of(digest)],
         }
-        for path, digest in sorted(listed.items())
+        for path, digest in sorted(read_manifest(directory).files.items())
         if Path(path).suffix in WEIGHTS
     ]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+from quantship import header
 from quantship.artifact import MANIFEST, digest_file
 
 LOCK = "lock.json"
@@ -35,14 +35,13 @@ def digest_tensors(path: Path) -> str:
     """
     whole = sha256()
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        for name in sorted(header):
-            entry = header[name]
+        entries, first = header.read(path)
+        entries.pop(header.METADATA, None)
+        for name in sorted(entries):
+            entry = entries[name]
             start, end = entry["data_offsets"]
             whole.update(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
-            file.seek(8 + length + start)
+            file.seek(first + start)
             while start < end:
                 piece = file.read(min(_PIECE, end - start))
                 if not piece:

@@ -18,6 +18,7 @@ from quantship.provenance import contents, environment, sources
 from quantship.provenance.contents import LOCK
 from quantship.provenance.lock_schema import Environment, Lock, Made, json_schema
 from quantship.recipe.language import Recipe
+from quantship.reporting.write import replace
 
 SCHEMA = "lock.schema.json"
 MEASURING = ("evaluate", "task", "online")
@@ -64,7 +65,7 @@ def write_lock(recipe: Recipe, plan: Plan, made: Mapping[str, Artifact], directo
         environments |= kept.environments
         (artifacts[node.name],) = kept.artifacts.values()
     schema = json.dumps(json_schema(), indent=2) + "\n"
-    (directory / SCHEMA).write_text(schema, encoding="utf-8")
+    replace(directory / SCHEMA, schema)
     return _write(_settled(_lock(recipe, plan, environments, artifacts), directory), directory)
 
 
@@ -154,9 +155,7 @@ def _kept(artifact: Artifact) -> Lock | None:
 
 def _write(lock: Lock, directory: Path) -> Path:
     path = directory / LOCK
-    partial = path.with_name(f".{LOCK}.partial")
-    partial.write_text(_dumped(lock.model_dump(mode="json")) + "\n", encoding="utf-8")
-    partial.replace(path)
+    replace(path, _dumped(lock.model_dump(mode="json")) + "\n")
     return path
 
 

@@ -31,4 +31,9 @@ def record(
     start = next((name for name in (MODEL, *plan.outside) if name in plan.outside), None)
     base = bases.base_of(recipe.model, plan.outside[start].path if start else None)
     write_bom(report, lock, directory, tuple(base.listed("license")))
-    write_sums(directory)
+    known = {
+        f"models/{name}/{file}": digest
+        for name, artifact in made.items()
+        for file, digest in artifact.files.items()
+    }
+    write_sums(directory, known)

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from quantship.artifact import digest_file
+from quantship.reporting.write import replace
 
 SUMS = "SHA256SUMS"
 
 
-def write_sums(directory: Path) -> Path:
+def write_sums(directory: Path, known: Mapping[str, str] | None = None) -> Path:
     """Write SHA256SUMS of all files below a directory, as the last of them.
 
     Links to directories, as a run has to its models, are followed; hidden files are left out.
+
+    Args:
+        directory: The directory.
+        known: Digests by path in it of files that were read a moment ago, and need not be again.
 
     Returns:
         The file.
     """
     path = directory / SUMS
-    lines = [line(digest_file(directory / name), name) for name in sorted(_names(directory))]
-    partial = path.with_name(f".{SUMS}.partial")
-    partial.write_text("".join(lines), encoding="utf-8", newline="\n")
-    partial.replace(path)
+    known = known or {}
+    lines = [
+        line(known.get(name) or digest_file(directory / name), name)
+        for name in sorted(_names(directory))
+    ]
+    replace(path, "".join(lines))
     return path
 
 

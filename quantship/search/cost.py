@@ -13,8 +13,8 @@ from typing import Literal
 from quantship.exporters.lowering import SMALLEST_BLOCK
 from quantship.exporters.nbits import FINE_BLOCK
 from quantship.quant.choices import Layer, bits_of
-from quantship.quant.scheme import LayerFormat
-from quantship.quant.tensors import SMALLEST_WIDE_GROUP, packs
+from quantship.quant.scheme import LayerFormat, packs
+from quantship.quant.tensors import SMALLEST_WIDE_GROUP
 
 RuntimeName = Literal["onnxruntime", "torchao"]
 

@@ -24,14 +24,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from quantship import progress
+from quantship import checkpoints, progress
+from quantship.artifact import remove
 from quantship.errors import QuantshipError
 from quantship.quant.choices import Layer
 from quantship.quant.layers import is_transposed, matrix
 from quantship.search.sensitivity import Calibration, Rounding
 
-INFORMATION = "fisher.safetensors"
-"""File of the diagonal, by layer."""
+FOLDER, INFORMATION = "fisher", "information.safetensors"
+"""File of the diagonal, by layer, in a folder that is sealed when it is written."""
 
 
 def estimate(
@@ -56,13 +57,14 @@ def estimate(
     Raises:
         QuantshipError: Gradients are not finite.
     """
-    resume.mkdir(parents=True, exist_ok=True)
-    path = resume / INFORMATION
-    if not path.exists():
+    folder = resume / FOLDER
+    path = folder / INFORMATION
+    if not checkpoints.is_whole(folder):
+        remove(folder)
         found = _information(model, sequences, layers)
-        partial = path.with_suffix(".partial")
-        save_file(found, partial)
-        partial.rename(path)
+        folder.mkdir(parents=True)
+        save_file(found, path)
+        checkpoints.seal(folder)
     num_tokens = sum(len(one.targets) for one in sequences)
     harm: dict[str, dict[str, float]] = {}
     with safe_open(path, "pt") as file:

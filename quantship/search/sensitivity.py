@@ -7,7 +7,6 @@ what the loss rises by. Sums of either over layers are what a search takes an al
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from quantship import progress
+from quantship import lines, progress
 from quantship.errors import QuantshipError
 from quantship.quant import numerics
 from quantship.quant.choices import Layer
@@ -161,7 +160,6 @@ def measure(
     Raises:
         QuantshipError: The model breaks when a single layer is rounded.
     """
-    resume.mkdir(parents=True, exist_ok=True)
     known = _known(resume / MEASURED)
     model, replay = predictions.model, predictions.replay
     replay.restart()
@@ -172,20 +170,17 @@ def measure(
         for candidate in layer.formats
         if candidate not in known.get(layer.name, {})
     ]
-    with (resume / MEASURED).open("a") as file:
-        for layer, candidate in progress.track(wanted, "sensitivity", len(wanted)):
-            replay.move_to(starts[layer.name])
-            with rounded(model, {layer.name: layer.formats[candidate]}, rounding):
-                damage = predictions.compare()
-            if not all(map(math.isfinite, damage)):
-                raise QuantshipError(
-                    f"with layer '{layer.name}' rounded as in '{candidate}' the model's "
-                    "predictions are nan or infinite: its weights are broken or too large"
-                )
-            line = {"layer": layer.name, "candidate": candidate, **damage._asdict()}
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            known.setdefault(layer.name, {})[candidate] = damage
+    for layer, candidate in progress.track(wanted, "sensitivity", len(wanted)):
+        replay.move_to(starts[layer.name])
+        with rounded(model, {layer.name: layer.formats[candidate]}, rounding):
+            damage = predictions.compare()
+        if not all(map(math.isfinite, damage)):
+            raise QuantshipError(
+                f"with layer '{layer.name}' rounded as in '{candidate}' the model's "
+                "predictions are nan or infinite: its weights are broken or too large"
+            )
+        lines.append([[layer.name, candidate, *damage]], resume / MEASURED)
+        known.setdefault(layer.name, {})[candidate] = damage
     return {one.name: {name: known[one.name][name] for name in one.formats} for one in layers}
 
 
@@ -243,12 +238,6 @@ def _first_block(model: nn.Module, blocks: Sequence[nn.Module], layer: Layer) ->
 
 def _known(path: Path) -> dict[str, dict[str, Damage]]:
     known: dict[str, dict[str, Damage]] = {}
-    if path.exists():
-        text = path.read_text()
-        whole = text[: text.rfind("\n") + 1]
-        path.write_text(whole)  # a killed run may have left half a line
-        for line in whole.splitlines():
-            entry = json.loads(line)
-            damage = Damage(entry["kl_nats"], entry["loss_nats"])
-            known.setdefault(entry["layer"], {})[entry["candidate"]] = damage
+    for layer, candidate, *damage in lines.read(path):
+        known.setdefault(layer, {})[candidate] = Damage(*damage)
     return known

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -12,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantship import artifact
+from quantship import artifact, sealed
 from quantship.artifact import MANIFEST, Artifact
+from quantship.errors import UsageError
 
 KEY = artifact.fingerprint("tiny", 1, {"seed": 0}, {})
 OTHER = artifact.fingerprint("tiny", 1, {"seed": 1}, {})
@@ -119,12 +122,31 @@ def _claim(path: Path, fingerprint: str) -> None:
 
 
 def _edit(path: Path, change: Callable[[Any], Any]) -> None:
-    manifest = json.loads((path / MANIFEST).read_text())
-    (path / MANIFEST).write_text(json.dumps(change(manifest)))
+    manifest = sealed.loads((path / MANIFEST).read_bytes())
+    (path / MANIFEST).write_text(sealed.dumps(change(manifest)))
+
+
+def _say_otherwise(path: Path) -> None:
+    text = (path / MANIFEST).read_text()
+    assert "1.5" in text
+    (path / MANIFEST).write_text(text.replace("1.5", "1.4"))
 
 
 def _without(key: str) -> Callable[[Path], None]:
     return lambda path: _edit(path, lambda m: {k: v for k, v in m.items() if k != key})
+
+
+def _make_a_link(path: Path, *, gone: bool = False) -> None:
+    elsewhere = path.parents[2] / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    if gone:
+        elsewhere.unlink()
+
+
+def _make_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -142,7 +164,22 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "files is a list": lambda path: _edit(path, lambda m: m | {"files": list(m["files"])}),
     "foreign fingerprint": lambda path: _claim(path, OTHER),
     "fingerprint of the same beginning": lambda path: _claim(path, KEY[:16] + OTHER[16:]),
-    "later schema": lambda path: _edit(path, lambda m: m | {"schema_version": 2}),
+    "later schema": lambda path: _edit(path, lambda m: m | {"schema_version": 3}),
+    "earlier schema": lambda path: _edit(path, lambda m: m | {"schema_version": 1}),
+    "other facts": _say_otherwise,
+    "foreign stage": lambda path: _edit(path, lambda m: m | {"stage": "data"}),
+    "no seal": lambda path: (path / MANIFEST).write_text(
+        json.dumps(sealed.loads((path / MANIFEST).read_bytes()))
+    ),
+    "file outside is listed": lambda path: _edit(
+        path, lambda m: m | {"files": m["files"] | {"../x": m["files"]["empty.txt"]}}
+    ),
+    "file is a link to itself moved": lambda path: _make_a_link(path / "model.bin"),
+    "folder is a link": lambda path: _make_a_link(path / "train"),
+    "manifest is a link": lambda path: _make_a_link(path / MANIFEST),
+    "link to nowhere": lambda path: _make_a_link(path / "model.bin", gone=True),
+    "file is a pipe": lambda path: _make_a_pipe(path / "model.bin"),
+    "manifest is a pipe": lambda path: _make_a_pipe(path / MANIFEST),
     "missing file": lambda path: (path / "empty.txt").unlink(),
     "missing folder": lambda path: shutil.rmtree(path / "train"),
     "changed byte": _change_a_byte,
@@ -167,11 +204,106 @@ def test_what_is_damaged_is_never_trusted_but_made_anew(
     assert list((tmp_path / "steps").iterdir()) == [made.path]
 
 
-def test_a_file_in_the_place_of_an_artifact_is_no_artifact(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["file", "link", "link to a folder"])
+@pytest.mark.parametrize("end", ["", ".partial", ".replaced"])
+def test_whatever_is_in_the_place_of_an_artifact_gives_way(
+    what: str, end: str, tmp_path: Path
+) -> None:
     path = artifact.directory(tmp_path, "tiny", KEY)
+    path = path.with_name(path.name + end)
     path.parent.mkdir()
-    path.write_text("")
+    kept = tmp_path / "kept"
+    if what == "file":
+        path.write_text("")
+    else:
+        path.symlink_to(kept)
+    if what == "link to a folder":
+        kept.mkdir()
+        (kept / "theirs").write_text("")
     assert find(tmp_path) is None
+    made = make(tmp_path)
+    assert find(tmp_path) == made
+    assert list((tmp_path / "steps").iterdir()) == [made.path]
+    assert not made.path.is_symlink()
+    assert kept.is_dir() == (what == "link to a folder")
+    assert what != "link to a folder" or (kept / "theirs").is_file()
+
+
+def test_a_moved_artifact_may_be_linked_to(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    made.path.rename(tmp_path / "other disk")
+    made.path.symlink_to(tmp_path / "other disk")
+    assert find(tmp_path) == made
+
+
+@pytest.mark.parametrize(
+    "name", ["model-00002.safetensors", "adapter_config.json", "train/cache-1.arrow", "new/x.py"]
+)
+def test_a_sound_artifact_with_other_files_in_it_is_not_used_and_not_lost(
+    name: str, tmp_path: Path
+) -> None:
+    made = make(tmp_path)
+    stray = made.path / name
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_text("{}")
+    before = snapshot(tmp_path)
+    with pytest.raises(UsageError, match=rf"not its own: {name}\n") as caught:
+        find(tmp_path)
+    assert str(made.path) in str(caught.value)
+    assert snapshot(tmp_path) == before
+    stray.unlink()
+    assert find(tmp_path) == made
+    stray.symlink_to(made.path / "model.bin")
+    with pytest.raises(UsageError, match=name):
+        find(tmp_path)
+
+
+def test_hidden_files_and_empty_folders_are_nobodys(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    (made.path / ".nfs0001").write_text("")
+    (made.path / ".cache").mkdir()
+    (made.path / ".cache" / "x").write_text("")
+    (made.path / "empty").mkdir()
+    assert find(tmp_path) == made
+
+
+def test_no_more_than_a_few_strays_are_named(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    for number in range(8):
+        (made.path / f"note-{number}").touch()
+    with pytest.raises(UsageError, match="note-0, note-1, note-2, note-3, note-4 and 3 more"):
+        find(tmp_path)
+
+
+def test_what_cannot_be_read_is_no_reason_to_make_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(tmp_path)
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "digest_file", refuse)
+        with pytest.raises(UsageError, match=r"cannot be read: Permission denied"):
+            find(tmp_path)
+    assert find(tmp_path) == made
+
+
+def test_a_stage_that_leaves_a_link_leaves_nothing(tmp_path: Path) -> None:
+    partial = begin(tmp_path)
+    (partial / "link").symlink_to(partial / "model.bin")
+    with pytest.raises(ValueError, match="link is no plain file"):
+        finish(partial)
+    assert find(tmp_path) is None
+
+
+def test_digests_are_of_what_the_manifest_lists(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    digests = artifact.digests(made.path)
+    digests.pop(MANIFEST)
+    assert digests == made.files
+    assert list(digests) == sorted(FILES)
 
 
 def test_no_prefix_of_a_manifest_passes_for_it(tmp_path: Path) -> None:

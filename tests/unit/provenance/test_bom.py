@@ -9,6 +9,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from quantship import sealed
 from quantship.artifact import MANIFEST, Manifest
 from quantship.provenance.bom import BOM, write_bom
 from quantship.provenance.bom_parts import licenses
@@ -97,7 +98,7 @@ def directory(tmp_path: Path) -> Path:
         finished="",
         files={"model.safetensors": DIGEST, "config.json": DIGEST},
     )
-    (model / MANIFEST).write_text(manifest.model_dump_json())
+    (model / MANIFEST).write_text(sealed.dumps(manifest.model_dump()))
     return tmp_path
 
 

@@ -68,3 +68,15 @@ def test_sums_of_the_same_files_are_the_same_file(directory: Path) -> None:
     assert sorted(path.name for path in directory.iterdir() if path.name.startswith(".")) == [
         ".hidden"
     ]
+
+
+def test_what_is_known_is_not_read_again(directory: Path) -> None:
+    known = {"models/qat/model.safetensors": "0" * 64, "models/other/x": "1" * 64}
+    lines = dict(
+        reversed(line.split("  ", 1))
+        for line in write_sums(directory, known).read_text().split("\n")
+        if line
+    )
+    assert lines["models/qat/model.safetensors"] == "0" * 64
+    assert "models/other/x" not in lines
+    assert lines["report.json"] not in known.values()
