@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from quantship import lines
 from quantship.errors import QuantshipError
 from quantship.tasks import prompting
 from quantship.tasks.base import Context, Subject
@@ -77,7 +76,8 @@ def collect(
         tail = said(tokens[-TAIL:])
         return any(end in tail for end in ends)
 
-    found = {answer.index: answer for answer in read(context.resume)}
+    journal = context.resume / FILE
+    found = {one["index"]: Answer(**one) for one in lines.read(journal)}
     with progress.bar("answering", len(requests)) as bar:
         bar.move_to(len(found))
         for index, tokens in continuations(
@@ -94,7 +94,7 @@ def collect(
                 text, mark, _ = text.partition(end)
                 ended = ended or bool(mark)
             answer = Answer(index, text, len(tokens), ended)
-            append(answer, context.resume)
+            lines.append([asdict(answer)], journal)
             found[answer.index] = answer
             bar.move_to(len(found))
     return [found[index] for index in range(len(requests))], notes
@@ -119,22 +119,3 @@ def _fitted(
             "beginning"
         )
     return [prompt[-most:] for prompt in prompts], room, notes
-
-
-def append(answer: Answer, directory: Path) -> None:
-    """Keep one more answer."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / FILE).open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(asdict(answer)) + "\n")
-
-
-def read(directory: Path) -> list[Answer]:
-    """The answers that ``append`` left in a directory; a torn last line is taken off."""
-    path = directory / FILE
-    if not path.is_file():
-        return []
-    whole = path.read_bytes()
-    kept = whole[: whole.rfind(b"\n") + 1]
-    if len(kept) < len(whole):
-        path.write_bytes(kept)
-    return [Answer(**json.loads(line)) for line in kept.splitlines()]

@@ -14,6 +14,7 @@ likely to come next (``accuracy``), or the most likely by its length in characte
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import field_validator
@@ -29,6 +30,8 @@ METRICS = (
     Metric("accuracy", "higher", "share", judges=True),
     Metric("accuracy_norm", "higher", "share", judges=True),
 )
+UNFINISHED = "examples.jsonl"
+"""File in the directory that survives a kill: a line a question, in their order."""
 AT_ONCE = 64
 """Questions between two savings of what is done."""
 
@@ -56,18 +59,19 @@ def evaluate(subject: Subject, options: Options, context: Context) -> Outcome:
     """Which choice is the most likely, question by question."""
     from itertools import islice
 
-    from quantship import progress
-    from quantship.tasks import class_scores, unfinished
+    from quantship import lines, progress
+    from quantship.tasks import class_scores
 
     asked = list(islice(questions(options.source), options.limit))
     ways = [_ways(question, subject, options, context) for question in asked]
     runtime = cast("Runtime", subject.runtime)
-    examples = unfinished.read(context.resume)
+    journal = context.resume / UNFINISHED
+    examples = [Example(**one) for one in lines.read(journal)]
     with progress.bar("choosing", len(asked)) as bar:
         for start in range(len(examples), len(asked), AT_ONCE):
             group = slice(start, start + AT_ONCE)
             made = _judged(asked[group], ways[group], runtime, context)
-            unfinished.append(made, context.resume)
+            lines.append(map(asdict, made), journal)
             examples += made
             bar.move_to(len(examples))
     answered = [

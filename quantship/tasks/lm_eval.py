@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from quantship.data.source import LocalPath
 from quantship.tasks import lm_eval_definitions as definitions
 from quantship.tasks.base import TASK_NAME, Context, Obstacle, Outcome, Subject, TaskOptions
 
@@ -28,7 +29,7 @@ class Options(TaskOptions):
     task: Literal["lm_eval"]
     run: str = Field(min_length=1)
     """Which, by the name that lm-eval knows it by, as ``hellaswag``; the default of ``name``."""
-    include_path: Path | None = None
+    include_path: LocalPath | None = None
     """Directory with task definitions of your own, as lm-eval reads them."""
     num_fewshot: int | None = Field(default=None, ge=0)
     """Solved examples before each question; default: as the task says."""

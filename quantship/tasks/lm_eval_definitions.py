@@ -52,8 +52,15 @@ def read(directory: Path, run: str) -> Definitions:
     """What the definitions below a directory say of a task, or of everything where it is no task.
 
     Raises:
-        ValueError: A file is no YAML mapping.
+        ValueError: A file is no YAML mapping, or names what can be no file.
     """
+    try:
+        return _read(directory, run)
+    except (OSError, RuntimeError) as error:  # names of thousands of letters; links to themselves
+        raise ValueError(f"{directory} cannot be read: {error}") from error
+
+
+def _read(directory: Path, run: str) -> Definitions:
     definitions = []
     for path in sorted(directory.rglob("*.yaml")):
         sources = set[Path]()

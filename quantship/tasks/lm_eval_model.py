@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from quantship import progress
+from quantship import lines, progress
 from quantship.errors import QuantshipError
 from quantship.runtimes.base import Runtime
 from quantship.runtimes.generation import generate
@@ -61,7 +61,7 @@ class RuntimeModel(HFLM):  # type: ignore[misc]
     ) -> None:
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(subject.path)
+        config = AutoConfig.from_pretrained(subject.path, trust_remote_code=False)
         if hasattr(config, "quantization_config"):  # lm-eval would prepare to load it
             del config.quantization_config
         self._runtime: Runtime = subject.runtime  # type: ignore[assignment]
@@ -162,7 +162,8 @@ def generation_config(path: Path) -> GenerationConfig:
 
     if (path / "generation_config.json").is_file():
         return GenerationConfig.from_pretrained(path)
-    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path))
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    return GenerationConfig.from_model_config(config)
 
 
 def _require_greedy(settings: dict[str, Any]) -> None:
@@ -205,12 +206,7 @@ class _Journal:
     def __init__(self, path: Path, notify: Callable[[], None]) -> None:
         self._path = path
         self._notify = notify
-        self._known: dict[str, Any] = {}
-        if path.is_file():
-            *whole, _ = path.read_text(encoding="utf-8").split("\n")  # a killed run tears the last
-            self._known = dict(json.loads(line) for line in whole)
-            path.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._known: dict[str, Any] = dict(lines.read(path))
 
     def find(self, method: str, arguments: Sequence[Any]) -> Any:
         """The answer to a request; None: not known yet."""
@@ -218,6 +214,5 @@ class _Journal:
 
     def add_partial(self, attr: str, req: Sequence[Any], res: Any) -> None:
         """Keep the answer to a request; the name and its parameters are lm-eval's."""
-        with self._path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps([json.dumps([attr, *req]), res]) + "\n")
+        lines.append([[json.dumps([attr, *req]), res]], self._path)
         self._notify()

@@ -91,18 +91,6 @@ def test_a_killed_evaluation_goes_on_after_the_answers_it_has(
     assert (again, asked) == (fresh, [])
 
 
-def test_a_torn_line_is_taken_off(tmp_path: Path) -> None:
-    whole = answers.Answer(3, "so\n✓", 2, True)
-    answers.append(whole, tmp_path)
-    file = tmp_path / answers.FILE
-    for end in (b'{"index": 4, "te', "✓".encode()[:1]):
-        file.write_bytes(file.read_bytes() + end)
-        assert answers.read(tmp_path) == [whole]
-    answers.append(whole, tmp_path)
-    assert answers.read(tmp_path) == [whole, whole]
-    assert answers.read(tmp_path / "nowhere") == []
-
-
 def said_with_ascii(runtime: Any, tokenizer: Any) -> Iterator[tuple[str, str, str]]:
     """Prompts, what is said to them, and a letter of that which is not its first."""
     for number in range(200):

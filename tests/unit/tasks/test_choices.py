@@ -10,7 +10,8 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
-from quantship.tasks import choices, scores, unfinished
+from quantship import lines
+from quantship.tasks import choices, scores
 from quantship.tasks.base import Context, Outcome, Subject
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -161,7 +162,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     killed: Any = Killed()
     with pytest.raises(KeyboardInterrupt):
         choices.evaluate(Subject(subject.path, killed, subject.tokenizer), options(), context())
-    assert len(unfinished.read(context().resume)) == 2
+    assert len(lines.read(context().resume / choices.UNFINISHED)) == 2
     batches = 5
     done = choices.evaluate(Subject(subject.path, killed, subject.tokenizer), options(), context())
     assert done == undisturbed

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from quantship import lines
 from quantship.errors import QuantshipError
 from quantship.models import load_tokenizer
 from quantship.runtimes.base import open_runtime
@@ -205,8 +206,7 @@ def test_every_answer_is_the_one_that_lm_eval_gets(
     run: str, folder: Path, model_dir: Path, tmp_path: Path
 ) -> None:
     ask(subject(model_dir), run, folder, tmp_path)
-    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
-    ours = {key: answer for key, answer in map(json.loads, lines)}
+    ours = dict(lines.read(tmp_path / "answers.jsonl"))
     samples = theirs(model_dir, run, folder)["samples"][run]
     for sample in samples:
         for arguments, responses in zip(sample["arguments"], sample["resps"], strict=True):
@@ -259,8 +259,9 @@ def test_a_killed_run_goes_on_after_the_answers_it_has(
     model = subject(model_dir)
     whole = ask(model, run, folder, tmp_path)
     journal = tmp_path / "answers.jsonl"
-    lines = journal.read_text().splitlines()
-    journal.write_text("\n".join(lines[: len(lines) // 2]) + "\n" + lines[-1][:-5])
+    before = lines.read(journal)
+    written = journal.read_text().splitlines()
+    journal.write_text("\n".join(written[: len(written) // 2]) + "\n" + written[-1][:-5])
     asked = list[int]()
     for method in ("logits", "prefill"):
         real = getattr(model.runtime, method)
@@ -273,8 +274,7 @@ def test_a_killed_run_goes_on_after_the_answers_it_has(
     again = ask(model, run, folder, tmp_path)
     assert figures(again) == pytest.approx(figures(whole), rel=1e-6)
     assert [one.answer for one in again.examples] == [one.answer for one in whole.examples]
-    kept = map(json.loads, journal.read_text().splitlines())
-    assert {key for key, _ in kept} == {json.loads(line)[0] for line in lines}
+    assert {key for key, _ in lines.read(journal)} == {key for key, _ in before}
     asked.clear()
     assert ask(model, run, folder, tmp_path) == again
     assert asked == []

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from quantship import lines
 from quantship.data import mbpp as data
 from quantship.tasks import answers, mbpp, sandbox
 from quantship.tasks.base import Context, Subject
@@ -86,7 +88,7 @@ def test_the_share_that_passes_is_what_programs_do(
     asked, where = options(), context()
     said = [RIGHT, WRONG, f"```python\n{RIGHT}\n```", "while True: pass"]
     for index, text in enumerate(said):  # as if a killed run had left them
-        answers.append(answers.Answer(index, text, 3, True), where.resume)
+        lines.append([asdict(answers.Answer(index, text, 3, True))], where.resume / answers.FILE)
     outcome = mbpp.evaluate(subjects[form], options(timeout_s=2), where)
     assert [example.values["pass_at_1"] for example in outcome.examples] == [1, 0, 1, 0, 0]
     assert [example.id.rpartition(":")[2] for example in outcome.examples] == list("45678")
