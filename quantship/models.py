@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quantship import header, model_folder
 from quantship.artifact import Artifact, digest_tree, fingerprint
-from quantship.errors import QuantshipError
+from quantship.errors import QuantshipError, UsageError
+from quantship.reading import reading
 from quantship.runtimes.kinds import read_kind
 
 if TYPE_CHECKING:
@@ -23,22 +23,45 @@ HUB_FILES = (
 
 
 def from_directory(path: Path) -> Artifact:
-    """A local Hugging Face directory as an artifact, known by the content of its files."""
+    """A local Hugging Face directory as an artifact, known by the content of its files.
+
+    Raises:
+        QuantshipError: It holds code, or names files of elsewhere.
+    """
     resolved = path.resolve()
+    model_folder.require_data_only(resolved)
     return Artifact(
         resolved, "model", fingerprint("model", 1, {"content": digest_tree(resolved)}, {}), {}
     )
 
 
 def from_hub(repo: str, commit: str, *, download: bool) -> Artifact:
-    """A Hub model at a commit, downloaded now or, for a plan, not at all."""
-    from huggingface_hub import snapshot_download
+    """A Hub model at a commit, downloaded now or, for a plan, not at all.
 
-    path = Path(repo)
-    if download:
-        path = Path(snapshot_download(repo, revision=commit, allow_patterns=list(HUB_FILES)))
+    Raises:
+        UsageError: There are no safetensors in it, or a file's name leads out of the cache.
+        QuantshipError: It holds code, or names files of elsewhere.
+    """
+    path = _downloaded(repo, commit) if download else Path(repo)
     facts = {"hub": repo, "commit": commit}
     return Artifact(path, "model", fingerprint("model", 1, facts, {}), facts)
+
+
+def _downloaded(repo: str, commit: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        path = Path(snapshot_download(repo, revision=commit, allow_patterns=list(HUB_FILES)))
+    except ValueError as error:  # huggingface_hub's, of names that it will not write
+        raise UsageError(f"model '{repo}' cannot be fetched: {error}") from error
+    if not any(path.glob("*.safetensors")):
+        raise UsageError(
+            f"model '{repo}' (commit {commit}) holds no *.safetensors; pickles (.bin, .pt) can run "
+            "any code and are not read\n    Load it once with transformers where you trust it, and "
+            "write it back: model.save_pretrained(folder, safe_serialization=True)."
+        )
+    model_folder.require_data_only(path)
+    return path
 
 
 def load_float(path: Path) -> PreTrainedModel:
@@ -50,7 +73,10 @@ def load_float(path: Path) -> PreTrainedModel:
     import torch
 
     kind = float_class(path)
-    model: PreTrainedModel = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+    with reading(path):
+        model: PreTrainedModel = kind.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True
+        )
     return model
 
 
@@ -67,7 +93,8 @@ def float_class(path: Path) -> Any:
     config = read_config(path)
     if "quantization_config" in config:
         raise QuantshipError(f"{path} holds a quantized model; this step needs a float one")
-    named = (config.get("architectures") or [""])[0]
+    names = config.get("architectures")
+    named = str(names[0]) if isinstance(names, list) and names else ""
     # A bare model has no head, and an old name none of today's classes.
     is_whole = hasattr(transformers, named) and any(word in named for word in ("For", "LMHead"))
     return model_class(path) if classifies(path) or is_whole else transformers.AutoModelForCausalLM
@@ -89,12 +116,14 @@ def file_dtype(path: Path) -> torch.dtype:
 
 def classifies(path: Path) -> bool:
     """Whether a directory holds a model that tells classes, of samples or of texts."""
-    return read_kind(path) != "language"
+    with reading(path / "config.json"):
+        return read_kind(path) != "language"
 
 
 def _has_tokenizer(path: Path) -> bool:
     """Whether the model of a directory reads text."""
-    return read_kind(path) != "samples"
+    with reading(path / "config.json"):
+        return read_kind(path) != "samples"
 
 
 def pad_token_id(path: Path) -> int:
@@ -112,14 +141,21 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a directory."""
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+    model_folder.require_data_only(path)
+    with reading(path):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, trust_remote_code=False
+        )
     return tokenizer
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """``config.json`` of a directory."""
-    config: dict[str, Any] = json.loads((path / "config.json").read_text())
-    return config
+    """``config.json`` of a directory.
+
+    Raises:
+        QuantshipError: There is none, or it is no JSON mapping.
+    """
+    return model_folder.read_config(path)
 
 
 def weight_bytes(path: Path) -> int:
@@ -139,11 +175,9 @@ def num_parameters(path: Path) -> int:
 
 
 def _header(file: Path) -> Mapping[str, Any]:
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header: dict[str, Any] = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    return header
+    entries, _ = header.read(file)
+    entries.pop(header.METADATA, None)
+    return entries
 
 
 def _product(shape: list[int]) -> int:

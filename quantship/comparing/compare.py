@@ -9,6 +9,7 @@ from pathlib import Path
 from quantship.comparing import differences, evaluated, tasks
 from quantship.comparing.opening import Opened, open_runs
 from quantship.comparing.schema import Comparison, Group, Model, Run
+from quantship.reading import reading
 from quantship.reporting import fronts, ranking
 from quantship.reporting.comparison import SHAPE, is_wrong
 from quantship.reporting.ranking import Losses
@@ -24,9 +25,13 @@ def compare(paths: Sequence[Path]) -> Comparison:
         paths: As ``open_runs`` reads them.
 
     Raises:
-        UsageError: Something is missing or is no report.
+        QuantshipError: Something is missing, or is no report.
     """
-    runs = open_runs(paths)
+    with reading(*paths):
+        return _compare(open_runs(paths))
+
+
+def _compare(runs: Sequence[Opened]) -> Comparison:
     return Comparison(
         runs=[
             Run(

@@ -11,16 +11,27 @@ A record holds one of three things, in columns of these or other names:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import field_validator, model_validator
 
+from quantship.data import archives
 from quantship.data.fields import checked, turns
-from quantship.data.source import Example, Message, Role, SourceOptions, expand_home
+from quantship.data.source import (
+    MAY_BE_LOCAL,
+    Example,
+    Message,
+    Revision,
+    Role,
+    SourceOptions,
+    expand_home,
+)
 from quantship.errors import DataError
+from quantship.reading import reading
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,11 +47,11 @@ class Options(SourceOptions):
     """
 
     adapter: Literal["hub"]
-    dataset: str
+    dataset: Annotated[str, MAY_BE_LOCAL]
     """Hub id, or local directory: one of ``save_to_disk``, or of data files."""
     config: str | None = None
     """Configuration of the data set, where it has several."""
-    revision: str = "main"
+    revision: Revision = "main"
     """Branch, tag or commit on the Hub; unused for a local directory."""
     messages: str | None = None
     """Column that holds whole chats."""
@@ -101,8 +112,10 @@ def records(
     Raises:
         DataError: A local directory has no such split.
     """
-    for index, record in enumerate(_load(dataset, config, revision, split)):
-        yield f"{dataset} {split}[{index}]", record
+    found = _load(dataset, config, revision, split)
+    with reading(dataset):
+        for index, record in enumerate(found):
+            yield f"{dataset} {split}[{index}]", record
 
 
 def local_directory(dataset: str) -> Path | None:
@@ -118,16 +131,59 @@ def _load(dataset: str, config: str | None, revision: str, split: str) -> Datase
     saved = local is not None and any(
         (local / name).is_file() for name in ("dataset_dict.json", "state.json")
     )
-    with _quiet():
+    with _quiet(), reading(dataset):
         if not saved:
             name, commit = (dataset, revision) if local is None else (str(local), None)
+            builder = datasets.load_dataset_builder(name, config, revision=commit)
+            _require_own_files(builder, dataset, local)
             return datasets.load_dataset(name, config, revision=commit, split=split)
+        _require_own_tables(local, dataset)
         loaded = datasets.load_from_disk(str(local))
     if isinstance(loaded, datasets.Dataset):
         return loaded
     if split not in loaded:
         raise DataError(f"no split '{split}'; it has {', '.join(loaded)}", dataset)
     return loaded[split]
+
+
+def _require_own_files(builder: Any, dataset: str, local: Path | None) -> None:
+    """Refuse a data set whose description names files of elsewhere, which nobody asked to read.
+
+    Raises:
+        DataError: With the first of them.
+    """
+    files = [file for split in (builder.config.data_files or {}).values() for file in split]
+    home = f"hf://datasets/{dataset}@" if local is None else str(local.resolve())
+    for file in files:
+        inner = file.rpartition("::")[2]
+        own = inner.startswith(home) if local is None else _is_below(Path(inner), Path(home))
+        if not own or ".." in Path(inner).parts:
+            raise DataError(f"it names a file that is not its own: {inner}", dataset)
+        if local is not None:
+            archives.require_sound(Path(inner))
+
+
+def _require_own_tables(directory: Path | None, dataset: str) -> None:
+    """Refuse a data set of ``save_to_disk`` that names files outside its folder.
+
+    Raises:
+        DataError: With the first of them.
+    """
+    assert directory is not None
+    home = directory.resolve()
+    for state in home.rglob("state.json"):
+        try:
+            listed = json.loads(state.read_bytes())["_data_files"]
+            names = [entry["filename"] for entry in listed]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(f"{state.name} is none that save_to_disk wrote", dataset) from error
+        for name in names:
+            if not isinstance(name, str) or not _is_below(state.parent / name, home):
+                raise DataError(f"it names a file that is not its own: {name}", dataset)
+
+
+def _is_below(file: Path, home: Path) -> bool:
+    return file.resolve().is_relative_to(home)
 
 
 @contextmanager

@@ -33,7 +33,17 @@ def expand_home(path: Path) -> Path:
         raise ValueError(f"'{path}' starts in the home folder of an unknown user") from None
 
 
+def _is_revision(name: str) -> str:
+    """The name itself; ValueError where it could lead to another folder of the Hub's cache."""
+    if not name or ".." in name or "\\" in name or name.startswith(("/", "-")):
+        raise ValueError(f"'{name}' is no branch, tag or commit")
+    return name
+
+
+Revision = Annotated[str, AfterValidator(_is_revision)]
 LocalPath = Annotated[Path, AfterValidator(expand_home)]
+MAY_BE_LOCAL = "a folder on this machine, or a name on the Hub"
+"""Marks a text that may be a path, so that it is kept in bounds as a path is."""
 
 
 class Message(TypedDict):
@@ -145,5 +155,5 @@ class FileOptions(SourceOptions):
     """The adapter's data set on the Hub."""
     path: LocalPath | None = None
     """Local file; relative to the current directory. None: the adapter's data set on the Hub."""
-    revision: str = "main"
+    revision: Revision = "main"
     """Branch, tag or commit of the data set on the Hub; unused where ``path`` is given."""

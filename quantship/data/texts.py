@@ -104,7 +104,7 @@ def open_reader(model: Path, tokenizer: PreTrainedTokenizerBase, max_length: int
     """
     from transformers import AutoConfig
 
-    config: Any = AutoConfig.from_pretrained(model)
+    config: Any = AutoConfig.from_pretrained(model, trust_remote_code=False)
     return Reader(
         tokenizer,
         max_length,

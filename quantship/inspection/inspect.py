@@ -7,6 +7,7 @@ from pathlib import Path
 from quantship.inspection import checkpoint, hazards, machine, sizes
 from quantship.inspection.locate import Found, locate
 from quantship.inspection.report import Inspection
+from quantship.reading import reading
 
 
 def inspect(path: Path, *, session: bool = True) -> Inspection:
@@ -22,12 +23,13 @@ def inspect(path: Path, *, session: bool = True) -> Inspection:
         UsageError: There is no model at ``path``, or more than one.
         QuantshipError: The model is broken.
     """
-    found = locate(path)
-    if found.kind == "onnx":
-        from quantship.inspection import onnx_model  # graphs are of no concern to checkpoints
+    with reading(path):
+        found = locate(path)
+        if found.kind == "onnx":
+            from quantship.inspection import onnx_model  # graphs are of no concern to checkpoints
 
-        return onnx_model.inspect(found, session=session)
-    return _checkpoint(found, path)
+            return onnx_model.inspect(found, session=session)
+        return _checkpoint(found, path)
 
 
 def _checkpoint(found: Found, path: Path) -> Inspection:

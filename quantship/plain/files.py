@@ -18,6 +18,7 @@ from quantship.quant.layers import is_transposed
 from quantship.quant.loading import fill_gaps
 from quantship.quant.modules import FakeQuantModule
 from quantship.quant.tensors import pack_intx
+from quantship.reading import reading
 
 PREFIX = "module."
 """torchao's files want a dot in every name, and a module's own parameters have none."""
@@ -90,7 +91,13 @@ def load_into(module: nn.Module, path: str | Path) -> nn.Module:
 
     Raises:
         ValueError: The file does not fit the module, or ``save`` did not write it.
+        QuantshipError: The file is broken.
     """
+    with reading(path, passing=(ValueError,)):
+        return _loaded_into(module, path)
+
+
+def _loaded_into(module: nn.Module, path: str | Path) -> nn.Module:
     from torchao.prototype.safetensors.safetensors_support import unflatten_tensor_state_dict
 
     with safe_open(path, framework="pt") as file:
@@ -116,9 +123,10 @@ def _put_convolutions(made: nn.Module, state: dict[str, Any], dtypes: dict[str, 
         layer = _layer(made, name)
         if not isinstance(layer, nn.Conv2d):
             raise ValueError(f"the file has a convolution '{name}', and the module has none there")
-        quantized = QuantizedConv2d(
-            layer, getattr(torch, dtype), symmetric=f"{name}.input_zero" not in state
-        )
+        known = getattr(torch, dtype, None)
+        if not isinstance(known, torch.dtype):
+            raise ValueError(f"the file says of '{name}' that its codes are {dtype!r:.40}")
+        quantized = QuantizedConv2d(layer, known, symmetric=f"{name}.input_zero" not in state)
         for part in ("codes", "weight_scale", "input_scale", "input_zero"):
             setattr(quantized, part, state.get(f"{name}.{part}"))
         bias = state.get(f"{name}.bias")

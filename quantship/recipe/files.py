@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantship.data import Source, local_files
+from quantship.model_folder import find_dangers
 from quantship.recipe.findings import Finding
 from quantship.recipe.language import ExportStep, Model, QatStep, Recipe
 from quantship.recipe.teacher import is_quantized, mismatch, read_makeup, tiny_makeup
@@ -55,6 +56,8 @@ def _model_findings(key: Key, path: Path) -> Iterator[Finding]:
         yield Finding(key, f"{path} holds no config.json", remedy)
     elif not isinstance(_read_config(path), dict):
         yield Finding(key, f"{path / 'config.json'} is not JSON", "Copy the model again.")
+    for danger in find_dangers(path):
+        yield Finding(key, danger.message, danger.remedy)
     if not any(path.glob("*.safetensors")):
         pickled = sorted(file.name for file in (*path.glob("*.bin"), *path.glob("*.pt*")))
         if pickled:

@@ -85,9 +85,10 @@ class TrainingOptions(Step):
     learning_rate: float = Field(default=2e-5, gt=0)
     """Peak learning rate."""
     batch_size: Positive = 4
-    """Sequences in a micro-batch, for each device."""
+    """Sequences in a micro-batch. Several processes share the sequences of an optimizer step, so a
+    step is batch_size x gradient_accumulation of them, whatever the number of processes."""
     gradient_accumulation: Positive = 1
-    """Micro-batches in an optimizer step."""
+    """Micro-batches in an optimizer step; several processes share these first."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -96,6 +97,9 @@ class TrainingOptions(Step):
     """Clip the gradient's norm to this."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of forward and backward; auto: bfloat16 on a GPU that has it, else float32."""
+    compile: bool = False
+    """Train under torch.compile: minutes to begin, then faster steps on a GPU. Codes are rounded as
+    ever, outside of what is compiled."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     save_steps: Positive = 100
@@ -228,6 +232,12 @@ class Benchmark(Frozen):
     """Times that every model has its turn; medians are reported."""
     threads: Positive | None = None
     """Threads of each runtime; None: the physical cores this process may use."""
+    precision: Literal["auto", "stored", "bfloat16"] = "auto"
+    """Arithmetic of PyTorch's floats; auto: bfloat16 on a GPU that has it, else as the file says
+    (stored)."""
+    compile: bool = False
+    """Serve PyTorch models that read text under torch.compile, with a KV cache of fixed size: on a
+    GPU integer weights are faster than bfloat16 only so."""
 
 
 class Push(Frozen):

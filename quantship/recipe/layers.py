@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from quantship.errors import Problem, RecipeError
+from quantship.recipe import roots
 from quantship.recipe.keys import suggest
 from quantship.recipe.yaml_source import Place, Value, parse, parse_mapping, read
 
@@ -196,6 +197,11 @@ def _base_path(path: Path, extends: Value, chain: tuple[Path, ...]) -> Path:
     if not isinstance(extends.content, str):
         raise RecipeError([_problem("expected a file name", "extends", place, remedy)])
     base = path.parent / extends.content
+    folders = roots.allowed(chain[0])
+    if not roots.is_inside(base, folders):
+        message = f"{base} is outside the folders that a recipe may read"
+        remedy = f"Name its folder in {roots.ROOTS}. {roots.readable(folders)}"
+        raise RecipeError([_problem(message, "extends", place, remedy)])
     try:
         found, real = base.is_file(), base.resolve()
         circle = real in [link.resolve() for link in chain]

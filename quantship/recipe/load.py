@@ -18,6 +18,7 @@ from quantship.recipe import (
     fit,
     gate_checks,
     push_layout,
+    roots,
     splits,
     sweeps,
     tracking_options,
@@ -34,7 +35,8 @@ from quantship.recipe.layers import (
 )
 from quantship.recipe.problems import explain_error, given, spot
 from quantship.recipe.resolve import resolve
-from quantship.recipe.yaml_source import Key, Place, Value, dotted, locate, plain
+from quantship.recipe.yaml_source import Key, Place, Value, dotted, locate, plain, texts
+from quantship.scrubbing import is_secret
 
 _SHAPING = {"name", "stage", "input", "scheme", "schemes", "lowering", "adapter", "task"}
 """Keys that other parts of a recipe refer to or depend on."""
@@ -115,6 +117,7 @@ def _compose(
     missteps = {finding.key for finding in expansion.findings}
     problems += [_as_problem(finding, source) for finding in expansion.findings]
     values = {"name": _name(path)} | plain(expansion.source)
+    problems += [_as_problem(finding, source) for finding in _secrets(expansion)]
     errors = [
         error
         for error in _validation_errors(values)
@@ -125,24 +128,41 @@ def _compose(
     recipe, kept = _salvage(values, broken)
     if recipe is None:
         return None
+    stray = list(roots.find_problems(recipe, expansion.source, path, expansion.written))
+    refused = {each.key for each in stray}
     resolved, findings = resolve(recipe, _flawed_schemes(broken), expansion.names)
+    findings += stray
     findings += sweeps.find_duplicates(recipe, expansion, {key[1] for key in broken if key[1:]})
-    unusable = list(files.find_problems(resolved))
+    seen = roots.without(resolved, refused)  # what may not be read is not looked at
+    unusable = list(files.find_problems(seen))
     findings += unusable
-    findings += classifier.find_problems(resolved)
-    findings += evaluations.find_problems(resolved)
+    if ("model", "path") not in refused:
+        findings += classifier.find_problems(seen)
+    findings += [
+        one
+        for one in evaluations.find_problems(seen)
+        if not any(one.key[: len(key) - 1] == key[:-1] for key in refused)
+    ]
     findings += tracking_options.find_problems(resolved)
     if not any(key[0] in ("evaluation", "benchmark") for key in broken if key):
         findings += gate_checks.find_problems(resolved)  # else what is measured is not known
     findings += push_layout.find_problems(resolved)
     findings += splits.find_problems(resolved)
-    if not any(each.key[0] == "model" for each in unusable):
-        findings += fit.find_problems(resolved)
+    if not any(each.key[0] == "model" for each in (*unusable, *stray)):
+        findings += fit.find_problems(seen)
     findings += _booleans_taken_as_numbers(kept, recipe.model_dump(), ())
     told = [each for each in findings if each.key not in broken]
     told = [one for one in sweeps.told_once(told, expansion) if one.key not in missteps]
     problems += [_as_problem(finding, source) for finding in told]
     return resolved
+
+
+def _secrets(expansion: sweeps.Expansion) -> Iterator[Finding]:
+    """Texts that hold a token or a password: a recipe is copied into all that it makes."""
+    remedy = "Take it out, and put it in the environment, as HF_TOKEN; then make a new one."
+    for key, value in texts(expansion.source):
+        if is_secret(value):
+            yield Finding(expansion.written(key), "holds what looks like a secret", remedy)
 
 
 def _validation_errors(values: dict[str, Any]) -> list[ErrorDetails]:

@@ -6,15 +6,30 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from quantship.data.source import LocalPath
+from quantship.data.source import LocalPath, Revision
 from quantship.frozen import Frozen
 
 STEP_NAME = r"^[0-9]*[a-z][a-z0-9_-]*$"
 """What a step may be called; never a number alone, which would be an index of the list."""
 Positive = Annotated[int, Field(ge=1)]
-HubId = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", max_length=96)]
+
+
+def _is_hub_id(name: str) -> str:
+    """The name itself; ValueError where huggingface_hub would refuse it, as ``../x``."""
+    for part in name.split("/"):
+        if part.startswith((".", "-")) or part.endswith((".", "-")) or ".." in part or "--" in part:
+            raise ValueError(
+                f"'{name}' is no Hub id: its parts neither begin nor end with . or -, nor hold "
+                "'..' or '--'"
+            )
+    return name
+
+
+HubId = Annotated[
+    str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", max_length=96), AfterValidator(_is_hub_id)
+]
 
 
 class TinyModel(Frozen):
@@ -68,7 +83,7 @@ class Model(Frozen):
     """Local Hugging Face directory (config.json, safetensors, tokenizer)."""
     hub: HubId | None = None
     """Hub id, as ``HuggingFaceTB/SmolLM2-135M-Instruct``."""
-    revision: str = "main"
+    revision: Revision = "main"
     """Branch, tag or commit of the Hub model; resolved to a commit before anything is reused."""
     tiny: TinyModel | None = None
     """A small language model with random weights, to be trained from scratch."""
@@ -117,7 +132,7 @@ class Teacher(Frozen):
     """Local Hugging Face directory of a float model with the same vocabulary."""
     hub: HubId | None = None
     """Hub id of a float model with the same vocabulary."""
-    revision: str = "main"
+    revision: Revision = "main"
     """Branch, tag or commit of the Hub model; resolved to a commit before anything is reused."""
 
     @model_validator(mode="before")

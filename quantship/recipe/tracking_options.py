@@ -29,7 +29,7 @@ class Tracking(Frozen):
     report_to: tuple[Tracker, ...] = Field(min_length=1)
     """Where to, one word or a list: ``tensorboard`` (files in ``tracking`` below the artifacts),
     ``trackio`` or ``wandb`` (where their own settings say)."""
-    project: str | None = Field(default=None, min_length=1)
+    project: str | None = Field(default=None, min_length=1, pattern=r"^[^/\\]+$")
     """Project of trackio and wandb; default: the recipe's name."""
     run_name: str | None = Field(default=None, pattern=r"^[\w.-]+$")
     """What names of runs begin with, before the step's name; default: the recipe's name."""

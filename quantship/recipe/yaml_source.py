@@ -132,6 +132,18 @@ def plain(value: Value) -> Any:
     return value.content
 
 
+def texts(value: Value, key: Key = ()) -> Iterator[tuple[Key, str]]:
+    """Every text in a value, with its key."""
+    if isinstance(value.content, dict):
+        for name, item in value.content.items():
+            yield from texts(item, (*key, name))
+    elif isinstance(value.content, list):
+        for index, item in enumerate(value.content):
+            yield from texts(item, (*key, index))
+    elif isinstance(value.content, str):
+        yield key, value.content
+
+
 def locate(value: Value, key: Key) -> Place:
     """Where the value at ``key`` was written, or the nearest value around it."""
     for part in key:

@@ -37,7 +37,7 @@ def facts(subject: Subject) -> tuple[FileFacts, ...]:
     if subject.model_file is None:
         paths = sorted(subject.path.glob("*.safetensors"))
     else:
-        external = {Path(tensor.path) for tensor in _external(subject.model)}
+        external = {Path(one.path) for one in _external(subject.model) if not _leads_away(one)}
         paths = [subject.model_file, *sorted(path for path in external if path.is_file())]
     return tuple(
         FileFacts(name=path.name, size_bytes=path.stat().st_size, sha256=digest_file(path))
@@ -58,8 +58,15 @@ def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
                 yield attribute.value
 
 
+def _leads_away(tensor: ir.ExternalTensor) -> bool:
+    location = Path(tensor.location)
+    return location.is_absolute() or ".." in location.parts
+
+
 def _external_problem(tensor: ir.ExternalTensor) -> str | None:
     path, name = Path(tensor.path), tensor.name
+    if _leads_away(tensor):
+        return f"'{name}' points at {tensor.location}, outside of the model's directory"
     if not path.is_file():
         return f"the external data file {tensor.location} is missing"
     size, offset = path.stat().st_size, tensor.offset or 0

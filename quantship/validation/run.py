@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantship.errors import UsageError
+from quantship.reading import reading
 from quantship.validation import behaviour, files, numbers, provenance, tolerance
 from quantship.validation.options import Options
 from quantship.validation.report import Check, Numbers, Side, Tolerance, Validation
@@ -26,7 +27,11 @@ def validate(a: Path, b: Path, options: Options | None = None) -> Validation:
         UsageError: A path holds no model, or the two cannot be fed with the same.
         QuantshipError: A model cannot be loaded.
     """
-    options = options or Options()
+    with reading(a, b):
+        return _validate(a, b, options or Options())
+
+
+def _validate(a: Path, b: Path, options: Options) -> Validation:
     one, other = identify("A", a), identify("B", b)
     broken = [
         Check(name=f"files of {subject.label}", passed=False, detail=problem)
