@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 TELLING = (
     "avx2",
@@ -37,6 +37,21 @@ IN_WORDS = {
     },
 }
 """What people call instruction sets, and the flags of which each needs one."""
+Capability = tuple[int, int]
+"""What a GPU's kernels are chosen by: NVIDIA's compute capability, as (8, 6)."""
+
+
+class Gpu(NamedTuple):
+    """A CUDA device."""
+
+    name: str
+    """As it names itself."""
+    capability: Capability
+
+    def __str__(self) -> str:
+        return f"{self.name} (compute capability {'.'.join(map(str, self.capability))})"
+
+
 DRIVER = Path("/proc/driver/nvidia/gpus")
 """Where NVIDIA's driver on Linux describes each GPU."""
 
@@ -49,6 +64,7 @@ LIBRARIES = (
     "onnx",
     "onnx-ir",
     "onnxruntime",
+    "onnxruntime-gpu",
     "onnxruntime-genai",
     "openvino",
     "huggingface_hub",
@@ -124,11 +140,29 @@ def memory_bytes() -> int:
     return int(psutil.virtual_memory().total)
 
 
-def gpu_name() -> str | None:
-    """The first CUDA device as it names itself, or None."""
+def gpu() -> Gpu | None:
+    """The CUDA device that PyTorch uses in this process, or None."""
     import torch
 
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    if not torch.cuda.is_available():
+        return None
+    return Gpu(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+
+
+def gpu_name() -> str | None:
+    """The CUDA device that PyTorch uses in this process as it names itself, or None."""
+    found = gpu()
+    return None if found is None else found.name
+
+
+def peak_gpu_bytes() -> int | None:
+    """Most bytes of tensors that PyTorch has held on the GPU; None where it has used none."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return int(torch.cuda.max_memory_allocated())
 
 
 def versions() -> dict[str, str]:

@@ -24,6 +24,7 @@ from quantship.exporters.lowering import Lowering
 from quantship.exporters.targets import Target
 from quantship.quant import checkpoint
 from quantship.quant.tensors import StoredCodes
+from quantship.scrubbing import scrub
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +65,7 @@ def export(
             with hooks.installed(builder.Model, graph, lowering, model, metadata):
                 _build(builder, model, source, out)
     finally:
-        (out / "export.log").write_text(log.getvalue())
+        (out / "export.log").write_text(scrub(log.getvalue()))
     clients.complete(source, out)
     missing = stored.keys() - graph.places.keys()
     if missing:
@@ -113,7 +114,7 @@ def _float_model(source: Path) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     model: nn.Module = AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.float32, use_safetensors=True
+        source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
     return model
 
@@ -124,7 +125,7 @@ def _skeleton(source: Path, stored: dict[str, StoredCodes]) -> nn.Module:
     from safetensors import safe_open
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     del config.quantization_config
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -24,6 +24,7 @@ from quantship.exporters.examples import Example
 from quantship.exporters.hooks import METADATA
 from quantship.exporters.opaque import Boxed
 from quantship.quant.loading import load
+from quantship.scrubbing import scrub
 
 MODEL_FILE = "openvino_model.xml"
 INPUT_GROUP = 32
@@ -104,7 +105,7 @@ def _converted(boxed: Boxed, example: Example, out: Path) -> Any:
             f"{out / 'export.log'} has more"
         ) from error
     finally:
-        (out / "export.log").write_text(log.getvalue())
+        (out / "export.log").write_text(scrub(log.getvalue()))
     missing = boxed.codes.keys() - layers.drawn.keys()
     if missing:
         raise QuantshipError(f"the exported graph lacks the layers {sorted(missing)}")

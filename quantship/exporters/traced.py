@@ -31,6 +31,7 @@ from quantship.exporters.hooks import METADATA
 from quantship.exporters.lowering import Lowering
 from quantship.exporters.opaque import Boxed
 from quantship.exporters.targets import Target
+from quantship.scrubbing import scrub
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,7 +99,7 @@ def trace(module: nn.Module, example: Example, out: Path) -> ir.Model:
             f"{out / 'export.log'} has more"
         ) from error
     finally:
-        (out / "export.log").write_text(log.getvalue())
+        (out / "export.log").write_text(scrub(log.getvalue()))
     model: ir.Model = made.program
     _name(model.graph, example.axes)
     return model

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from quantship.artifact import MANIFEST
+from quantship.artifact import MANIFEST, verified
 from quantship.errors import GateError, UsageError
 from quantship.quant.scheme import Scheme
 from quantship.recipe.language import MODEL, Push
@@ -58,13 +58,19 @@ class Finished:
         """The directory of a model.
 
         Raises:
-            UsageError: It is not there any more.
+            UsageError: It is not there any more, or not what it was when it was finished.
         """
         path = self.directory / "models" / name
         if not path.is_dir():  # one from outside has no link
             path = Path(self.row(name).path)
         if not path.is_dir():
             raise UsageError(f"model '{name}' of {self.directory} is not there any more")
+        if (path / MANIFEST).is_file() and verified(path) is None:
+            raise UsageError(
+                f"model '{name}' of {self.directory} is damaged: its files are not those that "
+                f"{MANIFEST} lists\n    Run its recipe again: it is made again, and what is intact "
+                "is reused."
+            )
         return path.resolve()
 
     def base_directory(self) -> Path | None:

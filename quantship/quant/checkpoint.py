@@ -24,6 +24,7 @@ from quantship.quant.numerics import Codes, Grid
 from quantship.quant.on_demand import OnDemand
 from quantship.quant.scheme import LayerFormat
 from quantship.quant.tensors import StoredCodes, config_of, decode, encode
+from quantship.reading import reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -114,22 +115,33 @@ def tensor_names(metadata: Mapping[str, str]) -> list[str]:
 
 
 def load_codes(checkpoint: Path) -> dict[str, StoredCodes]:
-    """All quantized matrices of a checkpoint, by module name, straight from its file."""
-    return {stored.name: stored for stored in read_codes(checkpoint / WEIGHTS)}
+    """All quantized matrices of a checkpoint, by module name, straight from its file.
+
+    Raises:
+        QuantshipError: The file is broken.
+    """
+    with reading(checkpoint / WEIGHTS):
+        return {stored.name: stored for stored in read_codes(checkpoint / WEIGHTS)}
 
 
 def codes_on_demand(checkpoint: Path) -> Mapping[str, Codes]:
-    """Codes of a checkpoint by module name, read when they are asked for and not kept."""
-    with safe_open(checkpoint / WEIGHTS, framework="pt") as opened:
-        metadata = opened.metadata() or {}
-    names = [
-        name.removesuffix(".weight")
-        for name in tensor_names(metadata)
-        if json.loads(metadata[name])["_type"] != "Tensor"
-    ]
+    """Codes of a checkpoint by module name, read when they are asked for and not kept.
+
+    Raises:
+        QuantshipError: The file is broken; also where codes are asked for.
+    """
+    with reading(checkpoint / WEIGHTS):
+        with safe_open(checkpoint / WEIGHTS, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        names = [
+            name.removesuffix(".weight")
+            for name in tensor_names(metadata)
+            if json.loads(metadata[name])["_type"] != "Tensor"
+        ]
 
     def read(name: str) -> Codes:
-        (stored,) = read_codes(checkpoint / WEIGHTS, only={name})
+        with reading(checkpoint / WEIGHTS):
+            (stored,) = read_codes(checkpoint / WEIGHTS, only={name})
         return stored.codes
 
     return OnDemand(names, read)

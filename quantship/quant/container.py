@@ -18,6 +18,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from quantship import header as headers
+
 METADATA = "__metadata__"
 DTYPES = {
     torch.float64: "F64",
@@ -131,14 +133,12 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Header of a file."""
-    with path.open("rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        entries = json.loads(file.read(size))
+    """Header of a file; QuantshipError where it has none that can be believed."""
+    entries, size = headers.read(path)
     metadata = entries.pop(METADATA, {})
     names = sorted(entries, key=lambda name: entries[name]["data_offsets"])
     specs = {name: Spec(entries[name]["dtype"], tuple(entries[name]["shape"])) for name in names}
-    return Header(specs, metadata, 8 + size)
+    return Header(specs, metadata, size)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -4,24 +4,25 @@ Most checkpoints need none of this: plain ``AutoModelForCausalLM.from_pretrained
 do, and ``load`` fills what transformers 5.23 and torchao 0.18 leave open:
 
 - static input ranges: transformers does not know the two tensors of them by name;
-- 4-bit codes, two a byte: torchao multiplies them on CUDA with mslk only; elsewhere they are
-  unpacked;
+- 4-bit codes, two a byte: torchao multiplies them in bfloat16 on few GPUs only (see
+  ``gpu_kernels``); elsewhere they are unpacked;
 - GPT-2's Conv1D: torchao's tensors know linear layers, so Conv1D becomes one.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from quantship.errors import QuantshipError
 from quantship.mlp import MODEL_TYPE
+from quantship.model_folder import read_config, require_data_only
+from quantship.reading import reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TorchAoConfig
@@ -31,23 +32,32 @@ if TYPE_CHECKING:
 STATIC_PARTS = ("act_quant_scale", "act_quant_zero_point")
 
 
-def load(path: Path | str, device: str = "cpu", **options: Any) -> PreTrainedModel:
+def load(
+    path: Path | str, device: str = "cpu", *, bfloat16: bool = False, **options: Any
+) -> PreTrainedModel:
     """Load a model directory, quantized or not, ready to run.
 
     Args:
         path: Hugging Face directory.
         device: Where it will run.
+        bfloat16: Compute in bfloat16, by the kernels that the GPU has for it; else as the file
+            says, and packed 4-bit codes become floats of its dtype.
         options: For ``from_pretrained``; ``dtype`` is the checkpoint's own by default.
 
     Returns:
         The model in evaluation mode, of the class that its configuration names.
 
     Raises:
-        OSError: The directory holds no model.
+        QuantshipError: The directory holds no model, or a broken one.
     """
     model = mapped(Path(path), **options)
     model.to(device)  # type: ignore[arg-type]
-    if hasattr(model.config, "quantization_config"):
+    if bfloat16:
+        from quantship.quant.serving import in_bfloat16
+
+        is_gpu = torch.device(device).type == "cuda"
+        in_bfloat16(model, torch.cuda.get_device_capability(device) if is_gpu else None)
+    elif hasattr(model.config, "quantization_config"):
         fill_gaps(model)
     model.eval()
     return model
@@ -59,23 +69,39 @@ def mapped(path: Path, **options: Any) -> PreTrainedModel:
     Args:
         path: Hugging Face directory.
         options: See ``load``.
+
+    Raises:
+        QuantshipError: The directory holds no model, or a broken one.
     """
     options = {"dtype": "auto", "use_safetensors": True, **options}
-    with _static_parts_known():
+    with _static_parts_known(), reading(path):
         model: PreTrainedModel = model_class(path).from_pretrained(path, **options)
     return model
 
 
 def model_class(path: Path) -> Any:
-    """The class that the configuration of a directory names: transformers' own, or ``Mlp``."""
+    """The class that the configuration of a directory names: transformers' own, or ``Mlp``.
+
+    Raises:
+        QuantshipError: It names none, or code of the model's own.
+    """
     import transformers
 
-    config = json.loads((path / "config.json").read_text())
-    if config["model_type"] == MODEL_TYPE:
+    require_data_only(path)
+    config = read_config(path)
+    if config.get("model_type") == MODEL_TYPE:
         from quantship.mlp.model import Mlp
 
         return Mlp
-    return getattr(transformers, config["architectures"][0])
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list) and named else None
+    found = getattr(transformers, first, None) if isinstance(first, str) else None
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        raise QuantshipError(
+            f"{path / 'config.json'} names no model that transformers has: architectures is "
+            f"{named!r:.80}"
+        )
+    return found
 
 
 def load_online(path: Path, scheme: Scheme) -> PreTrainedModel:
@@ -122,8 +148,13 @@ def _round_loaded(model: PreTrainedModel, transposed: list[str], rounding: Torch
     model.config.quantization_config = rounding
 
 
-def fill_gaps(model: nn.Module) -> None:
-    """Make every quantized layer of a loaded model one that torchao can run, in place."""
+def fill_gaps(model: nn.Module, served: Collection[nn.Module] = ()) -> None:
+    """Make every quantized layer of a loaded model one that torchao can run, in place.
+
+    Args:
+        model: As ``mapped`` gives it.
+        served: Layers that need nothing of it.
+    """
     from torchao.quantization import Int4Tensor
     from torchao.utils import TorchAOBaseTensor
 
@@ -132,7 +163,7 @@ def fill_gaps(model: nn.Module) -> None:
     usable: dict[nn.Parameter, nn.Parameter] = {}  # what is tied stays tied
     for name, module in list(model.named_modules()):
         weight = getattr(module, "weight", None)
-        if not isinstance(weight, TorchAOBaseTensor):
+        if not isinstance(weight, TorchAOBaseTensor) or module in served:
             continue
         if is_transposed(module):
             model.set_submodule(name, _as_linear(module))
@@ -143,13 +174,10 @@ def fill_gaps(model: nn.Module) -> None:
 
 
 def runnable(weight: Any) -> Any:
-    """A torchao tensor of a checkpoint as torchao can multiply by it where it is."""
+    """A torchao tensor of a checkpoint as torchao can multiply by it in float32, anywhere."""
     from torchao.quantization import Int4Tensor
 
-    if not isinstance(weight, Int4Tensor):
-        return weight
-    packed = weight.is_cuda and find_spec("mslk") is not None  # it has the kernels
-    return _widened(weight) if packed else _unpacked(weight)
+    return _unpacked(weight) if isinstance(weight, Int4Tensor) else weight
 
 
 def _as_linear(layer: nn.Module) -> nn.Linear:
@@ -197,13 +225,6 @@ def _unpacked(weight: Any) -> Any:
         dtype=torch.float32,
         activation_quantization=None,
     )
-
-
-def _widened(weight: Any) -> Any:
-    from torchao.quantization import Int4Tensor
-
-    zero_point = weight.zero_point.to(weight.scale.dtype)
-    return Int4Tensor(weight.qdata, weight.scale, zero_point, weight.block_size, weight.shape)
 
 
 @contextmanager

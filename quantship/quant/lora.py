@@ -64,7 +64,8 @@ class AdaptedModel(PeftModel):
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
         """Write adapter and grids into a directory, as transformers' Trainer does to resume."""
         super().save_pretrained(str(save_directory), **{**kwargs, "save_embedding_layers": False})
-        grids = {name: part.contiguous() for name, part in self._grids().items()}
+        state = kwargs.get("state_dict")  # of a sharded model, whose own has shares of tensors
+        grids = {name: part.contiguous() for name, part in self._grids(state).items()}
         if grids:
             save_file(grids, Path(save_directory) / GRIDS)
 
@@ -80,20 +81,22 @@ class AdaptedModel(PeftModel):
     def create_or_update_model_card(self, output_dir: str) -> None:
         """Write none: peft's is a form to fill in."""
 
-    def _grids(self) -> dict[str, Tensor]:
+    def _grids(self, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         kinds = {"rounding", "input_rounding"}
-        return {
-            name: part for name, part in self.state_dict().items() if kinds & set(name.split("."))
-        }
+        state = self.state_dict() if state is None else state
+        return {name: part for name, part in state.items() if kinds & set(name.split("."))}
 
 
-def add_adapters(model: nn.Module, options: Options, scheme: Scheme | None = None) -> AdaptedModel:
+def add_adapters(
+    model: nn.Module, options: Options, scheme: Scheme | None = None, *, seed: int = 0
+) -> AdaptedModel:
     """Freeze a fake-quantized model and give it adapters to train, beside any grids it learns.
 
     Args:
         model: Fake-quantized model, with its grids found; its layers become the new model's.
         options: What the adapters are like.
         scheme: Fake-quantizes the model first; None: it is.
+        seed: Of the random half of each adapter.
 
     Raises:
         ValueError: A target matches no layer.
@@ -123,7 +126,9 @@ def add_adapters(model: nn.Module, options: Options, scheme: Scheme | None = Non
         base_model_name_or_path="",  # else peft puts in a path of this machine
     )
     config._register_custom_module({FakeQuantLinear: AdaptedLinear, FakeQuantConv1D: AdaptedLinear})
-    adapted = AdaptedModel(model, config)
+    with torch.random.fork_rng(devices=[]):  # whatever this process has done before
+        torch.manual_seed(seed)
+        adapted = AdaptedModel(model, config)
     for name, parameter in adapted.named_parameters():
         if {"rounding", "input_rounding"} & set(name.split(".")):
             parameter.requires_grad_(True)  # learned grids, which peft has frozen with the rest

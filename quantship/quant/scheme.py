@@ -165,6 +165,20 @@ class Scheme(Frozen):
         return found
 
 
+def packs(format: LayerFormat) -> bool:
+    """Whether torchao has a tensor with two codes a byte for this format."""
+    weight = format.weight
+    return (
+        weight.bits == 4
+        and weight.symmetric
+        and weight.granularity == "per_group"
+        and weight.group_size is not None
+        and weight.group_size % 2 == 0
+        and weight.scale_dtype == "bfloat16"
+        and format.activation is None
+    )
+
+
 def unserved(weight: WeightFormat, activation: ActivationFormat | None) -> str | None:
     """Why no torchao tensor can serve a layer of these formats, or None where one can.
 

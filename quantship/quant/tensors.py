@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from quantship.quant.layers import is_transposed
 from quantship.quant.numerics import Codes, Grid
-from quantship.quant.scheme import ActivationFormat, LayerFormat, WeightFormat
+from quantship.quant.scheme import ActivationFormat, LayerFormat, WeightFormat, packs
 
 SMALLEST_WIDE_GROUP = 64
 """From this group size on, zero points in bfloat16 stay within 0.30 of a bfloat16 matrix."""
@@ -49,20 +49,6 @@ class StoredCodes:
     def quantizes_input(self) -> bool:
         """Whether the layer's input is quantized when it runs."""
         return self.activation is not None
-
-
-def packs(format: LayerFormat) -> bool:
-    """Whether torchao has a tensor with two codes a byte for this format."""
-    weight = format.weight
-    return (
-        weight.bits == 4
-        and weight.symmetric
-        and weight.granularity == "per_group"
-        and weight.group_size is not None
-        and weight.group_size % 2 == 0
-        and weight.scale_dtype == "bfloat16"
-        and format.activation is None
-    )
 
 
 def encode(

@@ -69,8 +69,13 @@ class Benchmark(Section):
     """Median time of one decoded token, in milliseconds."""
     latency_ms_p95: Amount
     """95th percentile of the time of one decoded token, in milliseconds."""
+    device: Literal["cpu", "cuda"] | None = None
+    """Where it ran; null: not recorded."""
     peak_rss_bytes: Count
     """Peak resident memory of the process that ran this model alone, in bytes."""
+    peak_gpu_bytes: Count | None = None
+    """Most bytes of tensors that PyTorch held on the GPU; null: it ran on a CPU, or on a runtime
+    that does not tell."""
     batch_size: Count
     """Sequences at once."""
     prompt_tokens: Count
@@ -162,6 +167,8 @@ class ModelRow(Section):
     """Why its results are wrong on this machine; null: nothing is known against them."""
     activation_arithmetic: str | None = None
     """How this runtime computes with the activations; null: in float."""
+    hardware_needs: list[str] = Field(default_factory=list)
+    """What hardware it needs, in sentences; empty: nothing beyond what its runtime needs."""
     group: str
     """What the row is to the run, as ``baseline``, ``finetune``, ``ptq``, ``qat``; one colour."""
 

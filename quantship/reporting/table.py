@@ -94,6 +94,10 @@ def footnotes(report: Report) -> list[str]:
             facts.append(f"activations: {row.activation_arithmetic}")
         if row.parity is not None:
             facts.append(f"compared with {row.parity.reference}")
+        facts += row.hardware_needs
+        if row.benchmark is not None and row.benchmark.peak_gpu_bytes is not None:
+            memory = formatting.size(row.benchmark.peak_gpu_bytes)
+            facts.append(f"PyTorch held up to {memory} of tensors on the GPU")
         if facts:
             lines.append(f"{row.name} on {runtime(row)}: {'; '.join(facts)}")
     return lines

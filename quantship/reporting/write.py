@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from quantship.reporting import html, markdown
@@ -24,7 +23,7 @@ def write(report: Report, out: Path) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        _replace(out / name, text)
+        replace(out / name, text)
 
 
 def read(out: Path) -> Report:
@@ -32,10 +31,11 @@ def read(out: Path) -> Report:
     return Report.model_validate_json((out / "report.json").read_text(encoding="utf-8"))
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def replace(path: Path, text: str) -> None:
+    """Write a file in one rename: whoever reads it reads all of it, the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)

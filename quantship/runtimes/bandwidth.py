@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from quantship import hardware
+from quantship import hardware, stopping
 
 ARRAY_BYTES = 2**30
 """Far larger than any cache; less on machines of less than 8 GiB."""
@@ -57,4 +57,5 @@ def measure_apart(threads: int) -> float:
 
 
 if __name__ == "__main__":
+    stopping.end_with_parent()
     json.dump(measure(int(sys.argv[1])), sys.stdout)

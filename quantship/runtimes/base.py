@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from quantship.runtimes.kinds import read_kind
 
 RuntimeName = Literal["torch", "torchao", "onnxruntime", "openvino"]
+Precision = Literal["stored", "auto", "bfloat16"]
+"""Arithmetic of floats: what the file says; bfloat16 on a GPU that has it, else what the file says;
+or bfloat16."""
+Device = Literal["cpu", "cuda"]
 Tokens = NDArray[np.int64]
 Logits = NDArray[np.float32]
 Inputs = Mapping[str, NDArray[Any]]
@@ -22,6 +26,8 @@ class Runtime(Protocol):
     """A loaded model that can be asked for logits, at once or token by token."""
 
     name: RuntimeName
+    device: Device
+    """Where it computes."""
     pads: bool
     """Whether ``prefill`` takes prompts of different lengths."""
 
@@ -54,6 +60,8 @@ class Classifier(Protocol):
     """A loaded model that can be asked for the classes of samples or of texts."""
 
     name: RuntimeName
+    device: Device
+    """Where it computes."""
 
     def classify(self, inputs: Inputs) -> Logits:
         """Logits of the classes (B, classes) of a batch, as ``data.prepare.collate`` makes it.
@@ -74,7 +82,13 @@ def is_openvino(path: Path) -> bool:
     return (path / "openvino_model.xml").is_file()
 
 
-def open_runtime(path: Path, threads: int | None = None) -> Runtime:
+def open_runtime(
+    path: Path,
+    threads: int | None = None,
+    precision: Precision = "stored",
+    *,
+    compiled: bool = False,
+) -> Runtime:
     """Load the model of a directory that reads text on the runtime that serves it.
 
     Only the runtime that is needed is imported, so that its memory can be told apart.
@@ -82,6 +96,8 @@ def open_runtime(path: Path, threads: int | None = None) -> Runtime:
     Args:
         path: Directory with a Hugging Face checkpoint, ``model.onnx`` or ``openvino_model.xml``.
         threads: Threads to compute with; None: the runtime's own choice.
+        precision: Arithmetic of a checkpoint's floats.
+        compiled: Serve a checkpoint under torch.compile.
     """
     if is_onnx(path):
         from quantship.runtimes.ort import OrtRuntime
@@ -91,17 +107,24 @@ def open_runtime(path: Path, threads: int | None = None) -> Runtime:
         from quantship.runtimes.openvino import OpenVinoRuntime
 
         return OpenVinoRuntime(path, threads)
+    if compiled:
+        from quantship.runtimes.compiled import CompiledRuntime
+
+        return CompiledRuntime(path, threads, precision)
     from quantship.runtimes.pytorch import TorchRuntime
 
-    return TorchRuntime(path, threads)
+    return TorchRuntime(path, threads, precision)
 
 
-def open_classifier(path: Path, threads: int | None = None) -> Classifier:
+def open_classifier(
+    path: Path, threads: int | None = None, precision: Precision = "stored"
+) -> Classifier:
     """Load the model of a directory that classifies on the runtime that serves it.
 
     Args:
         path: See ``open_runtime``.
         threads: See ``open_runtime``.
+        precision: See ``open_runtime``.
     """
     if is_onnx(path):
         from quantship.runtimes.ort_module import OrtModule
@@ -109,7 +132,7 @@ def open_classifier(path: Path, threads: int | None = None) -> Classifier:
         return OrtModule(path, threads)
     from quantship.runtimes.pytorch import TorchRuntime
 
-    return TorchRuntime(path, threads)
+    return TorchRuntime(path, threads, precision)
 
 
 def classifies(path: Path) -> bool:

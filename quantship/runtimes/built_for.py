@@ -81,4 +81,4 @@ def heed(properties: Mapping[str, str], path: Path) -> None:
     built = parse(properties)
     reason = inexact(built, hardware.kind()) if built is not None else None
     if reason is not None:
-        warnings.warn(f"{path}: {reason}", UserWarning, stacklevel=3)
+        warnings.warn(f"{path}: {reason}", UserWarning, stacklevel=4)

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from quantship.hardware import peak_rss_bytes
+from quantship import stopping
+from quantship.hardware import peak_gpu_bytes, peak_rss_bytes
 from quantship.runtimes.base import Classifier, Runtime, open_classifier, open_runtime
 
 PROMPTS = 3
@@ -36,8 +37,8 @@ def measure(
     Both are done once before, to warm up.
 
     Returns:
-        ``runtime``, ``prefill_s`` (one entry a prompt), ``decode_s`` (one a token) and
-        ``peak_rss_bytes``.
+        ``runtime``, ``device``, ``prefill_s`` (one entry a prompt), ``decode_s`` (one a token),
+        ``peak_rss_bytes`` and ``peak_gpu_bytes``, which is None where it is not known.
     """
     generator = np.random.default_rng(seed)
     prompt = generator.integers(vocabulary, size=(batch_size, prompt_tokens), dtype=np.int64)
@@ -47,12 +48,7 @@ def measure(
     runtime.decode(tokens[0])
     prefill_s = [_seconds(runtime.prefill, prompt, capacity) for _ in range(PROMPTS)]
     decode_s = [_seconds(runtime.decode, token) for token in tokens[1:]]
-    return {
-        "runtime": runtime.name,
-        "prefill_s": prefill_s,
-        "decode_s": decode_s,
-        "peak_rss_bytes": peak_rss_bytes(),
-    }
+    return _result(runtime, prefill_s, decode_s)
 
 
 def measure_classifier(
@@ -77,12 +73,7 @@ def measure_classifier(
     at_once = {"features": many}
     prefill_s = [_seconds(classifier.classify, at_once) for _ in range(1 + PROMPTS)][1:]
     decode_s = [_seconds(classifier.classify, {"features": samples}) for samples in few][1:]
-    return {
-        "runtime": classifier.name,
-        "prefill_s": prefill_s,
-        "decode_s": decode_s,
-        "peak_rss_bytes": peak_rss_bytes(),
-    }
+    return _result(classifier, prefill_s, decode_s)
 
 
 def measure_reader(
@@ -111,30 +102,49 @@ def measure_reader(
         inputs = {"input_ids": ids, "attention_mask": mask}
         inputs |= {"token_type_ids": one_text} if segments else {}
         seconds.append(_seconds(classifier.classify, inputs))
+    return _result(classifier, seconds[1:], seconds[1:])
+
+
+def _result(
+    runtime: Runtime | Classifier, prefill_s: list[float], decode_s: list[float]
+) -> dict[str, Any]:
     return {
-        "runtime": classifier.name,
-        "prefill_s": seconds[1:],
-        "decode_s": seconds[1:],
+        "runtime": runtime.name,
+        "device": runtime.device,
+        "prefill_s": prefill_s,
+        "decode_s": decode_s,
         "peak_rss_bytes": peak_rss_bytes(),
+        "peak_gpu_bytes": peak_gpu_bytes() if runtime.device == "cuda" else None,
     }
 
 
 def _seconds(function: Callable[..., object], *arguments: object) -> float:
+    _wait()
     began = time.perf_counter()
     function(*arguments)
+    _wait()
     return time.perf_counter() - began
+
+
+def _wait() -> None:
+    """Let a GPU finish what it was given; PyTorch is not imported for it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def main() -> None:
     """Measure what standard input asks for."""
+    stopping.end_with_parent()
     request = json.load(sys.stdin)
-    where = Path(request.pop("path")), request.pop("threads")
+    where = Path(request.pop("path")), request.pop("threads"), request.pop("precision", "stored")
+    compiled = request.pop("compiled", False)
     if "features" in request:
         result = measure_classifier(open_classifier(*where), **request)
     elif "segments" in request:
         result = measure_reader(open_classifier(*where), **request)
     else:
-        result = measure(open_runtime(*where), **request)
+        result = measure(open_runtime(*where, compiled=compiled), **request)
     json.dump(result, sys.stdout)
 
 

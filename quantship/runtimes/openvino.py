@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import openvino
 
-from quantship.runtimes.base import Logits, RuntimeName, Tokens
+from quantship.runtimes.base import Device, Logits, RuntimeName, Tokens
 
 MODEL_FILE = "openvino_model.xml"
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
@@ -23,6 +23,7 @@ class OpenVinoRuntime:
     """A directory with ``openvino_model.xml``: stateful, with ``beam_idx`` as an input."""
 
     name: RuntimeName = "openvino"
+    device: Device = "cpu"
     pads = False
 
     def __init__(self, path: Path, threads: int | None = None) -> None:

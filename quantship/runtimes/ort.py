@@ -14,28 +14,25 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from quantship.runtimes import built_for
-from quantship.runtimes.base import Logits, RuntimeName, Tokens
+from quantship.runtimes.base import Device, Logits, RuntimeName, Tokens
+from quantship.runtimes.ort_session import open_session
 
 NUM_LOGITS = "num_logits_to_keep"
 """Optional input of decoders: of how many last positions to compute logits."""
 
 
 class OrtRuntime:
-    """A directory with ``model.onnx`` and ``genai_config.json`` on the CPU."""
+    """A directory with ``model.onnx`` and ``genai_config.json``, on what it was made for.
+
+    On a GPU the KV cache stays there from token to token; only a prompt's goes through main memory.
+    """
 
     name: RuntimeName = "onnxruntime"
+    device: Device
     pads: bool
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        self._session = ort.InferenceSession(
-            path / "model.onnx", options, providers=["CPUExecutionProvider"]
-        )
-        built_for.heed(self._session.get_modelmeta().custom_metadata_map, path)
+        self._session, self.device = open_session(path, threads)
         config = json.loads((path / "genai_config.json").read_text())
         # GroupQueryAttention appends in place when past and present are one buffer.
         self._in_place = bool(config["search"]["past_present_share_buffer"])
@@ -83,7 +80,7 @@ class OrtRuntime:
                 room = np.zeros((*value.shape[:2], capacity, value.shape[3]), np.float32)
                 room[:, :, :longest] = value
                 value = room
-            self._past[name] = ort.OrtValue.ortvalue_from_numpy(value)
+            self._past[name] = ort.OrtValue.ortvalue_from_numpy(value, self.device)
         # Counted from the end, for some graphs give more positions than they are asked for.
         last: Logits = logits[np.arange(batch), self._lengths - 1 - longest]
         return last
@@ -97,7 +94,7 @@ class OrtRuntime:
         """See ``Runtime.keep``."""
         self._lengths = self._lengths[rows]
         for name, value in self._past.items():
-            self._past[name] = ort.OrtValue.ortvalue_from_numpy(value.numpy()[rows])
+            self._past[name] = ort.OrtValue.ortvalue_from_numpy(value.numpy()[rows], self.device)
 
     def _beginning(self, batch: int, length: int) -> dict[str, Logits]:
         """What a sequence begins with: caches with room for ``length`` tokens, and states."""
@@ -129,7 +126,7 @@ class OrtRuntime:
             if self._in_place and name not in self._states:
                 binding.bind_ortvalue_output(present, value)
             else:
-                binding.bind_output(present)
+                binding.bind_output(present, self.device)
         self._session.run_with_iobinding(binding)
         outputs = binding.get_outputs()
         for name, value in zip(list(self._past), outputs[1:], strict=True):

@@ -6,29 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from quantship.runtimes import built_for
-from quantship.runtimes.base import Inputs, Logits, RuntimeName
+from quantship.runtimes.base import Device, Inputs, Logits, RuntimeName
+from quantship.runtimes.ort_session import open_session
 
 Array = NDArray[Any]
 
 
 class OrtModule:
-    """A directory with ``model.onnx`` on the CPU, called as the module that it was made of."""
+    """A directory with ``model.onnx``, called as the module it was made of, where it should run."""
 
     name: RuntimeName = "onnxruntime"
+    device: Device
 
     def __init__(self, path: Path | str, threads: int | None = None) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        self._session = ort.InferenceSession(
-            Path(path) / "model.onnx", options, providers=["CPUExecutionProvider"]
-        )
-        built_for.heed(self._session.get_modelmeta().custom_metadata_map, Path(path))
+        self._session, self.device = open_session(Path(path), threads)
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
         self.outputs = tuple(entry.name for entry in self._session.get_outputs())
 

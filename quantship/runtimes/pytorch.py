@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quantship.runtimes.base import Inputs, Logits, RuntimeName, Tokens
+from quantship import hardware
+from quantship.errors import QuantshipError
+from quantship.quant import gpu_kernels
+from quantship.runtimes.base import Device, Inputs, Logits, Precision, RuntimeName, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,14 +25,24 @@ class TorchRuntime:
     """A checkpoint behind transformers' own model classes."""
 
     name: RuntimeName
+    device: Device
     pads: bool
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, threads: int | None = None, precision: Precision = "stored"
+    ) -> None:
         from quantship.quant.loading import load
 
         if threads is not None:
             torch.set_num_threads(threads)
-        self._serve(load(path, device="cuda" if torch.cuda.is_available() else "cpu"))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        bfloat16 = precision == "bfloat16" or (
+            precision == "auto"
+            and torch.cuda.is_available()
+            and torch.cuda.is_bf16_supported(including_emulation=False)
+        )
+        with explained():
+            self._serve(load(path, device=device, bfloat16=bfloat16))
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> TorchRuntime:
@@ -39,6 +54,7 @@ class TorchRuntime:
     def _serve(self, model: Any) -> None:
         self.name = "torchao" if hasattr(model.config, "quantization_config") else "torch"
         self._device = model.device
+        self.device = "cuda" if self._device.type == "cuda" else "cpu"
         self._model = model
         self._cache: Any = None
         self._mask: torch.Tensor | None = None
@@ -47,18 +63,20 @@ class TorchRuntime:
     @torch.inference_mode()
     def logits(self, input_ids: Tokens, attention_mask: Tokens) -> Logits:
         """See ``Runtime.logits``."""
-        output = self._model(
-            input_ids=self._tensor(input_ids),
-            attention_mask=self._tensor(attention_mask),
-            use_cache=False,
-        )
-        return self._array(output.logits)
+        with explained():
+            output = self._model(
+                input_ids=self._tensor(input_ids),
+                attention_mask=self._tensor(attention_mask),
+                use_cache=False,
+            )
+            return self._array(output.logits)
 
     @torch.inference_mode()
     def classify(self, inputs: Inputs) -> Logits:
         """See ``Classifier.classify``."""
         given = {name: self._tensor(array) for name, array in inputs.items()}
-        return self._array(self._model(**given).logits)
+        with explained():
+            return self._array(self._model(**given).logits)
 
     @torch.inference_mode()
     def prefill(self, input_ids: Tokens, capacity: int, lengths: Tokens | None = None) -> Logits:
@@ -93,15 +111,16 @@ class TorchRuntime:
             positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)
             padded["attention_mask"] = self._mask
             padded["position_ids"] = positions[:, -input_ids.shape[1] :]
-        output = self._model(
-            input_ids=self._tensor(input_ids),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,  # as generate() does
-            **padded,
-        )
-        self._cache = output.past_key_values
-        return self._array(output.logits[:, -1])
+        with explained():
+            output = self._model(
+                input_ids=self._tensor(input_ids),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,  # as generate() does
+                **padded,
+            )
+            self._cache = output.past_key_values
+            return self._array(output.logits[:, -1])
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
@@ -110,6 +129,23 @@ class TorchRuntime:
     def _array(tensor: torch.Tensor) -> Logits:
         array: Logits = tensor.float().cpu().numpy()
         return array
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Tell of a kernel that the GPU lacks in words, with a remedy.
+
+    Raises:
+        QuantshipError: It lacks one.
+    """
+    try:
+        yield
+    except Exception as error:
+        gpu = hardware.gpu()
+        words = None if gpu is None else gpu_kernels.missing(error, gpu)
+        if words is None:
+            raise
+        raise QuantshipError(words) from error
 
 
 def _pads(model: Any) -> bool:

@@ -8,11 +8,10 @@ the KV cache, which comes on top and grows with the text; counted is what only o
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quantship import header
 from quantship.runtimes.base import is_onnx
 
 if TYPE_CHECKING:
@@ -99,9 +98,7 @@ def _tables(path: Path) -> set[str]:
 
 def _sizes(file: Path) -> dict[str, int]:
     """Bytes of each tensor of a safetensors file, from its header alone."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header: dict[str, Any] = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    ends = {name: entry["data_offsets"] for name, entry in header.items()}
+    entries, _ = header.read(file)
+    entries.pop(header.METADATA, None)
+    ends = {name: entry["data_offsets"] for name, entry in entries.items()}
     return {name: end - begin for name, (begin, end) in ends.items()}

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from quantship import sealed
+from quantship.artifact import MANIFEST, Manifest, digests
 from quantship.publishing.finished import Finished
 from quantship.quant.scheme import SCHEMES
 from quantship.reporting.evidence_schema import Contrast, Evidence, MetricFacts, TaskFacts
@@ -59,7 +61,6 @@ class Maker:
         path = self.root / "runs" / "it" / "models" / name
         path.mkdir(parents=True)
         settings = {"scheme": SCHEMES[scheme].model_dump(mode="json") if scheme else None}
-        (path / "artifact.json").write_text(json.dumps({"settings": settings}))
         config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
         if scheme is not None and kind == "torchao":
             config |= {"quantization_config": {"quant_method": "torchao"}}
@@ -77,6 +78,17 @@ class Maker:
             (path / "genai_config.json").write_text(json.dumps(genai))
         else:
             (path / "model.safetensors").write_bytes(name.encode() * 20)
+        manifest = Manifest(
+            stage="qat",
+            fingerprint="",
+            settings=settings,
+            inputs={},
+            facts={},
+            duration_s=0,
+            finished="",
+            files=digests(path),
+        )
+        (path / MANIFEST).write_text(sealed.dumps(manifest.model_dump()))
         return path
 
     def run(

@@ -61,6 +61,21 @@ def test_onnx_alone_has_what_clients_want_at_the_top(usual: Usual) -> None:
     assert config["transformers.js_config"]["dtype"] == "q4"
 
 
+@pytest.mark.parametrize("layout", ["one", "folders"])
+def test_a_damaged_model_goes_nowhere(layout: str, usual: Usual) -> None:
+    run = usual()
+    weights = run.path("qat") / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + b"?")
+    with pytest.raises(UsageError, match=r"'qat' .* is damaged"):
+        laid_out(run, "qat", layout=layout)
+    weights.write_bytes(whole)
+    assert laid_out(run, "qat", layout=layout)
+    weights.with_name("adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"not its own: adapter_config\.json"):
+        laid_out(run, "qat", layout=layout)
+
+
 def test_what_belongs_to_the_run_and_not_to_the_model_stays(usual: Usual) -> None:
     run = usual()
     for layout in ("one", "folders"):

@@ -13,14 +13,13 @@ from torchao.prototype.safetensors.safetensors_support import flatten_tensor_sta
 from torchao.quantization import Int4Tensor, Int8Tensor, IntxUnpackedToInt8Tensor, quantize_
 
 from quantship.quant.numerics import Codes, Grid, code_range, dequantize, input_grid
-from quantship.quant.scheme import ActivationFormat, LayerFormat, WeightFormat
+from quantship.quant.scheme import ActivationFormat, LayerFormat, WeightFormat, packs
 from quantship.quant.tensors import (
     StoredCodes,
     config_of,
     decode,
     encode,
     pack_int4,
-    packs,
     unpack_int4,
 )
 

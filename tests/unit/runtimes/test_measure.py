@@ -49,7 +49,11 @@ def measured(tiny_model_dir: Path, tiny_onnx_dir: Path) -> dict[str, Measured]:
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
 def test_the_answer_is_one_json_object(measured: dict[str, Measured], runtime: str) -> None:
     result = measured[runtime].result
-    assert result.keys() == {"runtime", "prefill_s", "decode_s", "peak_rss_bytes"}
+    assert result.keys() == {
+        *("runtime", "device", "prefill_s", "decode_s"),
+        *("peak_rss_bytes", "peak_gpu_bytes"),
+    }
+    assert (result["device"] == "cuda") or result["peak_gpu_bytes"] is None
     assert result["runtime"] == runtime
     assert len(result["prefill_s"]) == PROMPTS
     assert len(result["decode_s"]) == REQUEST["decode_tokens"]

@@ -74,6 +74,7 @@ def test_a_classifier_is_measured_by_samples(directories: tuple[Path, Path]) -> 
 
     class Noted:
         name = "onnxruntime"
+        device = "cpu"
 
         def classify(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
             seen.append(inputs["features"].shape)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from quantship.errors import QuantshipError
 from quantship.runtimes.pytorch import TorchRuntime
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,5 +57,5 @@ def test_pickled_weights_are_not_read(tiny_model_dir: Path, tmp_path: Path) -> N
     (path / "model.safetensors").unlink()
     state = AutoModelForCausalLM.from_pretrained(tiny_model_dir).state_dict()
     torch.save(state, path / "pytorch_model.bin")
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(QuantshipError, match="safetensors"):
         TorchRuntime(path)

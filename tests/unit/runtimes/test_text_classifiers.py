@@ -96,6 +96,7 @@ def test_a_pass_reads_texts_as_long_as_a_prompt() -> None:
 
     class Noted:
         name = "torch"
+        device = "cpu"
 
         def classify(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
             seen.append(inputs)
