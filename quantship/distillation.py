@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from transformers import Trainer
 
 from quantship import models
 from quantship.data.templating import IGNORED
 from quantship.errors import QuantshipError
+from quantship.parallel import sharding
+from quantship.parallel.share import Share
+from quantship.parallel.trainer import StepTrainer
 from quantship.recipe.language import Distillation
 from quantship.recipe.teacher import Makeup, mismatch
 
@@ -184,14 +186,20 @@ def hidden_states_error(
     return torch.stack(errors).mean()
 
 
-class DistillingTrainer(Trainer):
-    """A Trainer whose model also learns from another model's predictions."""
+class DistillingTrainer(StepTrainer):
+    """A Trainer whose model also learns from another model's predictions.
 
-    def __init__(self, teaching: Teaching, **given: Any) -> None:
-        super().__init__(**given)
+    The teacher is whole in every process, or sharded as its student is.
+    """
+
+    def __init__(self, teaching: Teaching, share: Share, **given: Any) -> None:
+        super().__init__(share, **given)
         self._options = teaching.options
         self._teacher = teaching.teacher
-        torch.nn.Module.to(self._teacher, self.args.device)
+        if self._is_sharded:
+            sharding.shard(self._teacher, self.args.device)
+        else:
+            torch.nn.Module.to(self._teacher, self.args.device)
         self._sums = torch.zeros(len(TERMS), device=self.args.device)
         # Count the supervised tokens of an optimizer step, whatever the model's forward takes: the
         # loss is divided by them, so accumulated micro-batches are one batch.
@@ -217,7 +225,7 @@ class DistillingTrainer(Trainer):
         if self.args.n_gpu > 1:  # replicas split the batch, but not what limits the head
             outputs = model(**given)
         else:
-            with _head_limited_to(self.accelerator.unwrap_model(model), predicts):
+            with _head_limited_to(self._trained, predicts):
                 outputs = model(**given)
         loss, *terms = mixed_loss(
             _selected(outputs.logits, predicts),
@@ -245,13 +253,14 @@ class DistillingTrainer(Trainer):
         if "loss" in logs:
             assert self.args.logging_steps == 1
             kept = len(TERMS) if self._options.hidden_states else len(TERMS) - 1
-            logs |= zip(TERMS[:kept], self._sums[:kept].tolist(), strict=True)
+            sums = self.accelerator.reduce(self._sums, "sum")[:kept]
+            logs |= zip(TERMS[:kept], sums.tolist(), strict=True)
             self._sums.zero_()
         super().log(logs, *rest, **more)
 
 
 @contextmanager
-def _head_limited_to(model: PreTrainedModel, predicts: Tensor) -> Iterator[None]:
+def _head_limited_to(model: Any, predicts: Tensor) -> Iterator[None]:
     """Let the output head see these positions alone: it leaves logits [T, V], not [B, S, V]."""
     head = model.get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda _, given: (given[0][predicts], *given[1:]))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,19 +12,23 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import (
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerState,
     TrainingArguments,
 )
 
-from quantship import progress
+from quantship import checkpoints, hardware, processes, progress, stopping
 from quantship.artifact import Facts
 from quantship.data.prepare import collate
 from quantship.distillation import TERMS, DistillingTrainer, Teaching
 from quantship.errors import QuantshipError
+from quantship.parallel import asked, sharding
+from quantship.parallel.share import Share, share
+from quantship.parallel.trainer import StepTrainer
+from quantship.quant import compiling
 from quantship.quant.rounding import keep_codes, weights_changed
 from quantship.recipe.language import TrainingOptions
 
@@ -51,7 +53,11 @@ def train(
     teaching: Teaching | None = None,
     tracked: Tracked | None = None,
 ) -> Facts:
-    """Train a model in place.
+    """Train a model in place; every process of the run calls this, and they train it together.
+
+    An optimizer step is the same for every number of processes, but for the order in which floats
+    are added up and for dropout, of which each process draws its own. Where the model is sharded,
+    it has parameters in the first process only, afterwards.
 
     Args:
         model: Float or fake-quantized model.
@@ -60,44 +66,64 @@ def train(
         pad_token_id: Fills up the shorter sequences of a batch.
         seed: Seed of the order of the data and of dropout.
         resume: Directory for Trainer's checkpoints; an unfinished run of the same step goes on
-            from the last one that is complete.
+            from the last one that is complete, whatever number of processes has written it.
         teaching: A float model to learn from as well; None: from the data alone.
         tracked: Whom to tell of it; None: nobody.
 
     Returns:
-        Loss curve, seconds, tokens a second and the step it was resumed from; where a model taught,
-        the means of the loss's terms over all steps, before weighting.
+        Loss curve, seconds, tokens a second (of all processes together) and the step it was resumed
+        from; where a model taught, the means of the loss's terms over all steps, before weighting;
+        where several processes trained, how many, and whether the model was sharded.
 
     Raises:
-        QuantshipError: The loss or its gradient stopped being a number.
-        KeyboardInterrupt: The user, or ``docker stop``, asked for the end; a checkpoint is saved.
+        QuantshipError: The loss or its gradient stopped being a number, or the sequences of a step
+            cannot be dealt out to the processes.
+        KeyboardInterrupt: The user, or ``docker stop``, asked for the end, of one process at
+            least; a checkpoint is saved.
     """
-    keep_codes(model)
-    arguments = _arguments(options, seed, resume)
+    shared = share(options.batch_size, options.gradient_accumulation, processes.number())
+    is_sharded = asked.is_sharded()
+    trained = sharding.lend(model) if is_sharded else model
+    if not is_sharded:  # codes of whole layers would be what sharding saves
+        keep_codes(model)
+    arguments = _arguments(options, shared, seed, resume)
     if tracked is not None:
         arguments.run_name, arguments.project = tracked.name, tracked.run.project
-    last = _last_complete(resume)
+    last = processes.agreed(checkpoints.newest(resume) if processes.is_first() else None)
     state = TrainerState.load_from_json(str(last / STATE)) if last else TrainerState()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     began = time.monotonic()
-    with progress.bar(options.stage, None) as bar, _stop_requested() as stop:  # type: ignore[attr-defined]
+    with (
+        progress.bar(options.stage, None) as bar,  # type: ignore[attr-defined]
+        stopping.in_own_time() as stop,
+        _cache_kept(model),
+    ):
         watcher = _Watcher(bar, stop)
         if last is not None and state.global_step >= state.max_steps:
             # Trainer would take one more step, at a rate from beyond the end of its schedule.
             _load_weights(model, last)
         else:
-            made = Trainer if teaching is None else partial(DistillingTrainer, teaching)
+            made = StepTrainer if teaching is None else partial(DistillingTrainer, teaching)
             told = [] if tracked is None else tracked.callbacks(state.global_step)
             trainer = made(
-                model=model,
+                shared,
+                is_sharded=is_sharded,
+                model=trained,
                 args=arguments,
                 train_dataset=dataset,
                 data_collator=partial(collate, pad_token_id=pad_token_id),
                 callbacks=[watcher, *told],
             )
             trainer.remove_callback(PrinterCallback)  # it prints every logged dictionary
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
+            with compiling.compiled(trained, options.compile):
+                trainer.train(resume_from_checkpoint=str(last) if last else None)
             state = trainer.state
-    if stop.is_set():
+            if is_sharded:
+                sharding.take_back(model, trained)
+                if hasattr(model, "peft_config"):  # to be merged where it was trained
+                    torch.nn.Module.to(model, arguments.device)
+    if any(processes.gathered(stop.is_set())):
         raise KeyboardInterrupt
     return {
         "points": _points(state.log_history, options.logging_steps),
@@ -106,23 +132,39 @@ def train(
         "seconds": round(time.monotonic() - began, 3),
         "tokens_per_s": watcher.tokens_per_s(),
         "seconds_per_step": watcher.median_step_s(),
-        "resumed_from": _step(last) if last else None,
+        "resumed_from": checkpoints.step(last) if last else None,
         "precision": "bfloat16" if arguments.bf16 else "float32",
+        "peak_gpu_bytes": hardware.peak_gpu_bytes(),
         **({} if teaching is None else {"distillation": _mean_terms(state.log_history)}),
+        **({} if shared.processes == 1 else _together(shared, is_sharded)),
     }
 
 
-def _arguments(options: TrainingOptions, seed: int, resume: Path) -> TrainingArguments:
-    import torch
+@contextmanager
+def _cache_kept(model: PreTrainedModel) -> Iterator[None]:
+    """A Trainer, once made, has turned the cache of keys and values off, for generation as well."""
+    before = getattr(model.config, "use_cache", None)
+    yield
+    if before is not None:
+        model.config.use_cache = before
 
-    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+def _together(shared: Share, is_sharded: bool) -> Facts:
+    return {"processes": shared.processes, "sharded": is_sharded}
+
+
+def _arguments(
+    options: TrainingOptions, shared: Share, seed: int, resume: Path
+) -> TrainingArguments:
+    # Emulated, it would be slower than float32.
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     bf16 = options.precision == "bfloat16" or (options.precision == "auto" and has_bf16)
     return TrainingArguments(
         output_dir=str(resume),
         num_train_epochs=options.epochs,
         max_steps=options.max_steps or -1,
-        per_device_train_batch_size=options.batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation,
+        per_device_train_batch_size=shared.batch_size,
+        gradient_accumulation_steps=shared.accumulation,
         learning_rate=options.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=options.warmup_ratio,
@@ -141,6 +183,9 @@ def _arguments(options: TrainingOptions, seed: int, resume: Path) -> TrainingArg
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         include_num_input_tokens_seen="non_padding",
+        ddp_broadcast_buffers=False,  # they are the same anyway
+        # Looking for them does not go with recomputing; None: Trainer's own choice.
+        ddp_find_unused_parameters=False if options.gradient_checkpointing else None,
         report_to="none",
         disable_tqdm=True,
     )
@@ -168,21 +213,6 @@ def _mean_terms(history: list[dict[str, float]]) -> Facts:
     return {name: fmean(values) for name, values in logged.items() if values}
 
 
-def _last_complete(resume: Path) -> Path | None:
-    """The newest checkpoint whose trainer state, which Trainer writes last, can be read."""
-    for path in sorted(resume.glob("checkpoint-*"), key=_step, reverse=True):
-        try:
-            json.loads((path / STATE).read_text())
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rsplit("-", 1)[1])
-
-
 def _load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
     from safetensors.torch import load_file
 
@@ -195,28 +225,6 @@ def _load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
     loaded = model.load_state_dict(weights, strict=False)  # a tied head is not in the file
     assert weights
     assert not loaded.unexpected_keys
-
-
-@contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second one acts as ever."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-    before: dict[signal.Signals, Any] = {}
-
-    def request(number: int, frame: object) -> None:
-        requested.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, request)
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Watcher(TrainerCallback):
@@ -240,6 +248,12 @@ class _Watcher(TrainerCallback):
         ordered = sorted(self._step_seconds)
         return round(ordered[len(ordered) // 2], 4) if ordered else None
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if processes.index():  # its dropout is not that of the first
+            torch.manual_seed(args.seed + processes.index())
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -250,6 +264,13 @@ class _Watcher(TrainerCallback):
                     f"the {name} is {entry[key]} at step {state.global_step}; "
                     "a smaller learning_rate or a longer warm-up may help"
                 )
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        processes.meet()  # each has written files of its own
+        if processes.is_first():
+            checkpoints.seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -269,6 +290,6 @@ class _Watcher(TrainerCallback):
         self._step_seconds.append(time.perf_counter() - self._began)
         self._tokens = state.num_input_tokens_seen
         self._bar.move_to(state.global_step, state.max_steps)
-        if self._stop.is_set():
+        if any(processes.gathered(self._stop.is_set())):  # all stop after the same step
             control.should_save = True
             control.should_training_stop = True

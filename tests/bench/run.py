@@ -5,7 +5,8 @@
 
 Parts are ``export``, ``serving`` and ``training``; all of them where none is named. ``ptq``,
 ``peers``, ``depth`` and ``killed`` are benchmarks of quantization with options of their own, each
-named alone: ``nox -s bench -- ptq --help``; ``evaluation`` is one of evaluating, likewise. Without
+named alone: ``nox -s bench -- ptq --help``; ``evaluation`` is one of evaluating, likewise, and
+``processes`` one of training by two processes. Without
 ``--model`` a model of 25 million random parameters is measured; ``--text`` is a file whose first
 four windows of 512 tokens perplexity is measured on. Contestants that are not installed are left
 out, with the reason. Every comparison is taken in turns within this one run: read the ratios, and
@@ -29,6 +30,7 @@ import depth
 import evaluation
 import killed
 import peers_part
+import processes
 import ptq
 import serving
 import tables
@@ -47,6 +49,7 @@ ALONE: dict[str, Callable[[list[str]], None]] = {
     "depth": depth.main,
     "killed": killed.main,
     "evaluation": evaluation.main,
+    "processes": processes.main,
 }
 BUILT_IN = TinyModel(
     hidden_size=512, intermediate_size=1536, num_layers=8, num_heads=8, num_kv_heads=2

@@ -78,13 +78,14 @@ def main(source: Path, contestant: str, steps: int) -> dict[str, float]:
     if bits is not None:
         _prepare_with_torchao(model, bits)
     elif isinstance(step, QatStep):
-        model = _prepare(model, step)
+        model = prepared(model, step)
     with tempfile.TemporaryDirectory() as resume:
         facts = train(model, dataset, step, pad_token_id=0, seed=0, resume=Path(resume))
     return {"seconds": facts["seconds_per_step"], "peak_rss_bytes": peak_rss_bytes()}
 
 
-def _prepare(model: Any, step: QatStep) -> Any:
+def prepared(model: Any, step: QatStep) -> Any:
+    """The model that such a step trains: fake-quantized, perhaps with adapters."""
     from quantship.grids import find_grids
     from quantship.quant.lora import add_adapters
     from quantship.quant.modules import prepare_qat

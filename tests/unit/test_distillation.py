@@ -24,6 +24,7 @@ from quantship.distillation import (
     supervised,
 )
 from quantship.errors import QuantshipError
+from quantship.parallel.share import share
 from quantship.quant.modules import prepare_qat
 from quantship.quant.scheme import SCHEMES
 from quantship.recipe.language import Distillation, QatStep, TinyModel
@@ -220,8 +221,11 @@ def loss_of(
 
     trainer = DistillingTrainer(
         Teaching(fresh().eval().requires_grad_(False), distill),
+        share(len(rows), 1, 1),
+        is_sharded=False,
         model=student,
         args=TrainingArguments(str(folder), report_to="none", use_cpu=True),
+        train_dataset=Dataset.from_list(rows),
     )
     batch = collate(rows, pad_token_id=0)
     return lambda num_tokens: trainer.compute_loss(student, batch, num_items_in_batch=num_tokens)
