@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import quantship
+from quantship import processes, stopping
 from quantship.commands import (
     check,
     compare,
@@ -43,19 +44,34 @@ app.command(epilog=examples.COMPARE)(compare.compare)
 app.command(epilog=examples.PUSH)(push.push)
 app.command()(explain.schema)
 
+SHOWS_ONLY = ("--plan", "--help", "-h")
+"""Options with which ``run`` runs nothing."""
+
 COMMANDS = ("run", "check", "data", "explain", "schema", "inspect", "validate", "compare", "push")
 """First words that stand for no recipe."""
 
 
 def main() -> None:
     """Entry point of the ``quantship`` command."""
+    stopping.watch(speaks=processes.is_first())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a tick must not end a run on an old terminal
     arguments = sys.argv[1:]
     if arguments and _stands_for_run(arguments[0]):
         arguments = ["run", *arguments]
-    app(args=arguments, prog_name="quantship")
+    try:
+        if processes.number() == 1 or _is_run(arguments):
+            app(args=arguments, prog_name="quantship")
+        elif processes.is_first():  # the others have nothing to do
+            with processes.alone():
+                app(args=arguments, prog_name="quantship")
+    except SystemExit as ended:
+        if stopping.requested():
+            sys.stdout.flush()
+            aborted = ended.code == 1  # between commands; click says so of its own accord
+            stopping.leave(stopping.EXIT_CODE if aborted else int(ended.code or 0))
+        raise
 
 
 @app.callback(invoke_without_command=True)
@@ -65,6 +81,10 @@ def _options(
     if version:
         typer.echo(f"quantship {quantship.__version__}")
         raise typer.Exit
+
+
+def _is_run(arguments: list[str]) -> bool:
+    return arguments[:1] == ["run"] and not set(arguments) & set(SHOWS_ONLY)
 
 
 def _stands_for_run(word: str) -> bool:

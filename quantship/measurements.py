@@ -99,13 +99,20 @@ def _add_benchmark(planner: Planner, recipe: Recipe) -> None:
         benchmark=recipe.benchmark,
         threads=recipe.benchmark.threads or hardware.num_threads(),
         seed=recipe.seed,
-        machine={"cpu": hardware.cpu_model(), **hardware.versions()},
+        machine=_machine(),
     )
     if planner.waiting:
         planner.wait("benchmark", "benchmark", next(iter(planner.waiting.values())).search)
         return
     inputs = {node.name: node.name for node in _measured(planner, recipe)}
     planner.add("benchmark", "benchmark", settings, {benchmark.VOCABULARY: MODEL, **inputs})
+
+
+def _machine() -> dict[str, str]:
+    # PyTorch, which takes seconds to import, is asked only where there is a driver.
+    gpu = hardware.gpu() if hardware.installed_gpu() is not None else None
+    machine = {"cpu": hardware.cpu_model(), **hardware.versions()}
+    return machine if gpu is None else machine | {"gpu": str(gpu)}
 
 
 def _float_source(planner: Planner, node: Node) -> Node:

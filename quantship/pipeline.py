@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from filelock import FileLock, Timeout
-
-from quantship import artifact, hardware, models
+from quantship import artifact, holding, lockstep, making, models, processes
 from quantship import plan as planning
-from quantship.artifact import Artifact, Facts
-from quantship.errors import GateError, QuantshipError, StageError, UsageError
+from quantship.artifact import Artifact
+from quantship.errors import GateError
 from quantship.estimate import mlp_parameters, needs, tiny_parameters
-from quantship.exporters import advice
-from quantship.job import OUTSIDE, Job, Node, Plan
-from quantship.plan import STAGES
+from quantship.job import OUTSIDE, Node, Plan
+from quantship.making import Event as Event
+from quantship.making import Making, Notify
 from quantship.provenance.lock import write_made
 from quantship.provenance.record import record
 from quantship.quant.scheme import Scheme
@@ -29,33 +24,10 @@ from quantship.recipe import consent
 from quantship.recipe.language import MODEL, Recipe
 from quantship.reporting import gate_words, unchanged
 from quantship.reporting.schema import Report
-from quantship.runtimes.built_for import BuiltFor
 from quantship.stages import head, push, report, search
 
 MOST_REASONS = 10
 """Failed gates whose reasons an error gives; the report has all."""
-EventKind = Literal["reused", "started", "finished", "failed"]
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something to tell the user while a recipe runs.
-
-    Args:
-        kind: What happened.
-        step: Name of the job.
-        stage: Its stage.
-        seconds: How long it took; None before it has ended.
-        detail: More, in words; may be empty.
-        warnings: What to beware of in the model that it left.
-    """
-
-    kind: EventKind
-    step: str
-    stage: str
-    seconds: float | None = None
-    detail: str = ""
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +71,7 @@ class PlannedStep:
 def run(
     recipe: Recipe,
     root: Path,
-    notify: Callable[[Event], None] = lambda event: None,
+    notify: Notify = lambda event: None,
     *,
     allow_code: bool = False,
 ) -> RunResult:
@@ -121,41 +93,46 @@ def run(
     """
     consent.require(recipe, allowed=allow_code)
     began = time.monotonic()
-    lock = FileLock(root / ".lock")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        held = lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UsageError(
-            f"another run is using {root}; wait for it, or give --artifacts"
-        ) from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(f"artifacts cannot be kept in {root}: {reason}") from error
-    with held:
+    with processes.together(), ExitStack() as held, holding.explained(root):
+        processes.first_does(lambda: held.enter_context(holding.alone(root, recipe.name)))
+        processes.in_step(lambda: lockstep.require_shares(recipe))
+        lockstep.require_shared(root)
         made: dict[str, Artifact] = {}
-        jobs = planning.make(recipe, download=True)
+        jobs = lockstep.agree_on(lambda: planning.make(recipe, download=True))
         if recipe.push is not None:
-            _check_push(recipe, jobs, notify)
+            processes.first_does(lambda: _check_push(recipe, jobs, notify))
         _make_all(recipe, jobs, made, root, notify)
         while jobs.waiting:
-            jobs = planning.make(recipe, download=True, found=_found(jobs, made))
+            found = _found(jobs, made)
+            jobs = lockstep.agree_on(partial(planning.make, recipe, download=True, found=found))
             _make_all(recipe, jobs, made, root, notify)
-        result = report.build(recipe, jobs, made, root, duration_s=time.monotonic() - began)
-        result = unchanged.settled(result, root / "runs" / result.name)
-        report_dir = report.save(result, jobs, made, root)
-        record(recipe, jobs, made, result, report_dir)
-        _pass_gates(RunResult(report_dir, result, made), pushes=recipe.push is not None)
+        result = processes.first_does(lambda: _report(recipe, jobs, made, root, began))
+        finished = RunResult(root / "runs" / result.name, result, made)
+        processes.in_step(lambda: _pass_gates(finished, pushes=recipe.push is not None))
         if recipe.push is not None:
-            notify(Event("started", "push", "push"))
-            for pushed in push.upload(recipe.push, report_dir):
-                notify(
-                    Event("finished", "push", "push", detail=str(pushed), warnings=pushed.remarks)
-                )
-    return RunResult(report_dir, result, made)
+            processes.first_does(lambda: _push(recipe, finished, notify))
+    return finished
 
 
-def _check_push(recipe: Recipe, jobs: Plan, notify: Callable[[Event], None]) -> None:
+def _report(
+    recipe: Recipe, jobs: Plan, made: Mapping[str, Artifact], root: Path, began: float
+) -> Report:
+    """Write the report of a run, and the record of how it came about."""
+    result = report.build(recipe, jobs, made, root, duration_s=time.monotonic() - began)
+    result = unchanged.settled(result, root / "runs" / result.name)
+    report_dir = report.save(result, jobs, made, root)
+    record(recipe, jobs, made, result, report_dir)
+    return result
+
+
+def _push(recipe: Recipe, finished: RunResult, notify: Notify) -> None:
+    assert recipe.push is not None
+    notify(Event("started", "push", "push"))
+    for pushed in push.upload(recipe.push, finished.report_dir):
+        notify(Event("finished", "push", "push", detail=str(pushed), warnings=pushed.remarks))
+
+
+def _check_push(recipe: Recipe, jobs: Plan, notify: Notify) -> None:
     """Find out now, not after hours, whether what is about to be made can be pushed."""
     makes_its_own = recipe.model.tiny is not None or recipe.model.mlp is not None
     base = None if makes_its_own else next(iter(jobs.outside.values())).path
@@ -182,7 +159,8 @@ def plan(recipe: Recipe, root: Path) -> list[PlannedStep]:
         there = {
             node.name: found
             for node in jobs.nodes
-            if (found := artifact.find(root, node.stage, node.fingerprint)) is not None
+            if node.stage == "search"
+            and (found := artifact.find(root, node.stage, node.fingerprint)) is not None
         }
         jobs = planning.make(recipe, download=False, found=_found(jobs, there))
     known = _num_parameters(recipe, jobs)
@@ -211,77 +189,32 @@ def _make_all(
     jobs: Plan,
     made: dict[str, Artifact],
     root: Path,
-    notify: Callable[[Event], None],
+    notify: Notify,
 ) -> None:
     """Find or make every job of a plan that is not made yet."""
+    known = _num_parameters(recipe, jobs)
+
+    def making_of(node: Node) -> Making:
+        inputs = {role: made[name] for role, name in node.inputs.items()}
+        needed_bytes = needs(node, known).disk_bytes if known is not None else None
+        return Making(node, inputs, root, partial(write_made, recipe, jobs, node), needed_bytes)
+
+    if processes.current() is not None:
+        made.update(jobs.outside)
+        lockstep.make_all(jobs.nodes, made, root, notify, making_of)
+        return
     for node in jobs.nodes:
         if node.stage == OUTSIDE:
             made[node.name] = jobs.outside[node.name]
         elif node.name not in made:
-            seal = partial(write_made, recipe, jobs, node)
-            made[node.name] = _make(node, made, root, notify, seal)
+            found = making.find(node, root, notify)
+            made[node.name] = found or making.make(making_of(node), notify)
 
 
 def _found(jobs: Plan, made: Mapping[str, Artifact]) -> dict[str, Scheme]:
     """What the searches that are made have found."""
     done = [node.name for node in jobs.nodes if node.stage == "search" and node.name in made]
     return {name: search.read_scheme(made[name].path, name) for name in done}
-
-
-def _make(
-    node: Node,
-    made: dict[str, Artifact],
-    root: Path,
-    notify: Callable[[Event], None],
-    seal: Callable[[Path, Facts], object],
-) -> Artifact:
-    final = artifact.directory(root, node.stage, node.fingerprint)
-    resume = final.with_name(final.name + ".resume")
-    found = artifact.find(root, node.stage, node.fingerprint)
-    if found is not None:
-        shutil.rmtree(resume, ignore_errors=True)  # of a run killed right after its last rename
-        notify(Event("reused", node.name, node.stage))
-        return found
-    notify(Event("started", node.name, node.stage))
-    inputs = {role: made[name] for role, name in node.inputs.items()}
-    unfinished = artifact.begin(final)
-    began = time.monotonic()
-    assert node.settings is not None
-    try:
-        facts = STAGES[node.stage].run(Job(node.settings, inputs, unfinished, resume))
-        seconds = time.monotonic() - began
-        seal(unfinished, facts)
-        finished = artifact.finish(
-            unfinished,
-            stage=node.stage,
-            fingerprint=node.fingerprint,
-            settings=planning.describe(node.settings),
-            inputs={role: item.fingerprint for role, item in inputs.items()},
-            facts=facts,
-            duration_s=seconds,
-        )
-    except Exception as error:
-        with suppress(OSError):  # a full disk is reported as itself
-            (unfinished / "error.log").write_text(traceback.format_exc())
-        notify(Event("failed", node.name, node.stage, time.monotonic() - began))
-        raise StageError(node.name, _in_words(error), unfinished) from error
-    shutil.rmtree(resume, ignore_errors=True)  # only now is there nothing left to resume
-    detail, warnings = _advice(facts)
-    notify(Event("finished", node.name, node.stage, seconds, detail, warnings))
-    return finished
-
-
-def _advice(facts: Facts) -> tuple[str, tuple[str, ...]]:
-    """What was decided about an exported model, and what to beware of on its target and here."""
-    if "lowering_reason" not in facts:
-        return "", ()
-    built = BuiltFor(facts["lowering"], facts["target"], facts["signed_weights"])
-    detail = f"{built.lowering} for {built.target}"
-    return detail, (*facts["warnings"], *advice.elsewhere(built, hardware.kind()))
-
-
-def _in_words(error: Exception) -> str:
-    return str(error) if isinstance(error, QuantshipError) else f"{type(error).__name__}: {error}"
 
 
 def _num_parameters(recipe: Recipe, jobs: Plan) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -10,14 +11,15 @@ import typer
 from rich.text import Text
 
 import quantship.recipe as recipes
-from quantship import outlook, showing
+from quantship import outlook, processes, showing
 from quantship.commands.arguments import Artifacts, Debug, Overrides, Profile
-from quantship.console import screen, session
+from quantship.console import screen, session_together
 from quantship.errors import GateError, UsageError
 from quantship.progress import bars
 from quantship.recipe import consent, shipped
 
 if TYPE_CHECKING:
+    from quantship import pipeline
     from quantship.recipe import Recipe
     from quantship.repeating import Repetition
 
@@ -45,13 +47,23 @@ def run(
         bool,
         typer.Option(consent.FLAG, help="Run tasks that run code of others, as what models write."),
     ] = False,
+    fsdp: Annotated[
+        bool,
+        typer.Option(
+            "--fsdp", help="Under torchrun: share the weights of what trains between the processes."
+        ),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Run a recipe. What an earlier run has made already is reused.
 
-    `quantship RECIPE` is short for `quantship run RECIPE`.
+    `quantship RECIPE` is short for `quantship run RECIPE`. Under torchrun, several processes share
+    the work.
     """
-    with session(debug):
+    with session_together(debug):
+        from quantship.parallel import asked
+
+        asked.settle(fsdp=fsdp)
         if locked is not None:
             if recipe is not None or profile is not None:
                 raise UsageError("--locked stands in place of a recipe and its profile; leave one")
@@ -59,7 +71,10 @@ def run(
             return
         if recipe is None:
             raise UsageError("name a recipe, or a lock.json with --locked")
-        loaded = recipes.load(shipped.find(recipe), overrides=overrides or (), profile=profile)
+        path = shipped.find(recipe)
+        loaded = processes.in_step(
+            lambda: recipes.load(path, overrides=overrides or (), profile=profile)
+        )
         if plan:
             _show_plan(loaded, artifacts)
         else:
@@ -76,10 +91,10 @@ def _repeat(
 ) -> None:
     from quantship import repeating
 
-    asked = repeating.begin(lock, overrides)
+    asked = processes.in_step(lambda: repeating.begin(lock, overrides))
     screen().print(repeating.differences_shown(asked))
     if not allow_changed:
-        asked.require_inputs()
+        processes.in_step(asked.require_inputs)
     if plan:
         _show_plan(asked.recipe, artifacts)
     else:
@@ -89,10 +104,11 @@ def _repeat(
 def _run(
     recipe: Recipe, artifacts: Path, allow_code: bool, repeated: Repetition | None = None
 ) -> None:
-    from quantship import pipeline
-    from quantship.reporting import terminal
+    from quantship import lockstep, pipeline
 
     out = screen()
+    if processes.number() > 1:
+        out.print(showing.company(lockstep.members()))
     failed: GateError | None = None
     reused: set[str] = set()
 
@@ -101,11 +117,22 @@ def _run(
             reused.add(event.step)
         out.print(showing.event_line(event))
 
-    with bars(out):
+    with bars(out) if processes.is_first() else nullcontext():
         try:
             result = pipeline.run(recipe, artifacts, notify, allow_code=allow_code)
         except GateError as error:  # the run is finished, and its numbers are what to look at
             result, failed = cast("pipeline.RunResult", error.result), error
+    if processes.is_first():
+        _show(result, repeated, reused)
+    processes.meet()  # a launcher stops those that still run when one ends with an error
+    if failed is not None:
+        raise failed
+
+
+def _show(result: pipeline.RunResult, repeated: Repetition | None, reused: set[str]) -> None:
+    from quantship.reporting import terminal
+
+    out = screen()
     out.print()
     for part in terminal.parts(result.report):
         out.print(part)
@@ -114,8 +141,6 @@ def _run(
 
         out.print(repeating.outcome_shown(repeated, result, reused))
     out.print(Text.assemble("Report: ", (str(result.report_dir / "report.html"), "bold")))
-    if failed is not None:
-        raise failed
 
 
 def _show_plan(recipe: Recipe, artifacts: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from quantship import hardware
+from quantship import hardware, memory
 from quantship.artifact import Facts
 from quantship.errors import QuantshipError
 from quantship.frozen import Frozen
@@ -17,7 +17,7 @@ from quantship.job import Job
 from quantship.recipe.language import Benchmark
 from quantship.runtimes.kinds import kind_of
 
-REVISION = 2
+REVISION = 3
 VOCABULARY = "vocabulary of"
 """Role of the model whose vocabulary the synthetic tokens come from."""
 
@@ -51,6 +51,8 @@ def run(job: Job) -> Facts:
         "batch_size": options.batch_size,
         "prompt_tokens": options.prompt_tokens,
         "decode_tokens": options.decode_tokens,
+        "precision": options.precision,
+        "compiled": options.compile,
         **_inputs(config),
         "seed": settings.seed,
     }
@@ -63,9 +65,10 @@ def run(job: Job) -> Facts:
         results[name].append(_measure(path, request))
     facts = {name: _summary(rounds, settings) for name, rounds in results.items()}
     for name, path in models.items():
-        facts[name] |= _advice(path)
+        on_gpu = facts[name]["device"] == "cuda"
+        facts[name] |= {"warnings": []} if on_gpu else _advice(path)
         # What reads whole texts is bound by arithmetic, not by memory.
-        if kind_of(config) != "texts" and not _on_gpu(facts[name]["runtime"]):
+        if kind_of(config) != "texts" and not on_gpu:
             facts[name] |= _floor(facts[name], weights.bytes_per_token(path), reads)
     return facts
 
@@ -97,14 +100,12 @@ def _measure(path: Path, request: dict[str, Any]) -> dict[str, Any]:
         check=False,
     )
     if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise QuantshipError(f"{path} could not be measured: {last[0]}")
+        words = memory.killed(done.returncode) or "no message"
+        last = done.stderr.strip().splitlines()[-1:] or [words]
+        own = f"{QuantshipError.__module__}.{QuantshipError.__name__}: "
+        raise QuantshipError(f"{path} could not be measured: {last[0].removeprefix(own)}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
-
-
-def _on_gpu(runtime: str) -> bool:
-    return runtime in ("torch", "torchao") and hardware.gpu_name() is not None
 
 
 def _floor(measured: Facts, weight_bytes: int | None, reads: list[float]) -> Facts:
@@ -129,11 +130,13 @@ def _summary(rounds: list[dict[str, Any]], settings: Settings) -> Facts:
     prefill_s = statistics.median(seconds for one in rounds for seconds in one["prefill_s"])
     return {
         "runtime": rounds[0]["runtime"],
+        "device": rounds[0]["device"],
         "prefill_tokens_per_s": batch * options.prompt_tokens / prefill_s,
         "decode_tokens_per_s": batch * 1000 / p50,
         "latency_ms_p50": p50,
         "latency_ms_p95": p95,
         "peak_rss_bytes": max(one["peak_rss_bytes"] for one in rounds),
+        "peak_gpu_bytes": max((one["peak_gpu_bytes"] or 0 for one in rounds), default=0) or None,
         "batch_size": batch,
         "prompt_tokens": options.prompt_tokens,
         "decode_tokens": options.decode_tokens,

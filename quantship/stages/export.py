@@ -15,6 +15,12 @@ from quantship.quant.scheme import Scheme
 REVISION = 4
 
 
+ON_CUDA = (
+    "made for onnxruntime's CUDA provider (package onnxruntime-gpu); on a CPU it runs as well, by "
+    "kernels that it was not made for"
+)
+
+
 class Settings(Frozen):
     """What an export depends on, beside its input; names that stand for others are resolved."""
 
@@ -33,6 +39,8 @@ def run(job: Job) -> Facts:
     settings: Settings = job.settings
     source = job.inputs["model"].path
     facts = {**_export(source, settings, job.out), "format": settings.format, **_advice(settings)}
+    if settings.target == "cuda":
+        facts["hardware_needs"] = [ON_CUDA]
     if settings.scheme is None:
         return facts
     compared = read_back.compare(job.out, source)

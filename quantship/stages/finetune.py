@@ -21,9 +21,13 @@ class Settings(Frozen):
 
 
 def run(job: Job) -> Facts:
-    """Write the trained model as a Hugging Face directory in float32."""
+    """Write the trained model as a Hugging Face directory in float32.
+
+    Several processes train it together, and the first one writes it.
+    """
     from datasets import load_from_disk
 
+    from quantship import processes
     from quantship.models import copy_tokenizer, load_float, pad_token_id
     from quantship.tracking import tracked
     from quantship.training import train
@@ -38,8 +42,10 @@ def run(job: Job) -> Facts:
         pad_token_id=pad_token_id(source),
         seed=settings.seed,
         resume=job.resume,
-        tracked=tracked(settings.tracking, job.out),
+        tracked=tracked(settings.tracking, job.out) if processes.is_first() else None,
     )
+    if not processes.is_first():
+        return {"training": training}
     model.cpu().save_pretrained(job.out)
     copy_tokenizer(source, job.out)
     return {"training": training}

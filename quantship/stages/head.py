@@ -41,6 +41,7 @@ def run(job: Job) -> Facts:
             source,
             dtype=torch.float32,
             use_safetensors=True,
+            trust_remote_code=False,
             num_labels=len(classes),
             id2label=dict(enumerate(classes)),
             label2id={name: index for index, name in enumerate(classes)},

@@ -28,13 +28,16 @@ class Settings(Frozen):
 
 
 def run(job: Job) -> Facts:
-    """Write a torchao checkpoint, or the clean float model that was trained to become one."""
+    """Write a torchao checkpoint, or the clean float model that was trained to become one.
+
+    Several processes train it together, and the first one writes it.
+    """
     from datasets import load_from_disk
 
-    from quantship import distillation
+    from quantship import distillation, processes
     from quantship.grids import find_grids
     from quantship.models import copy_tokenizer, load_float, load_tokenizer, pad_token_id
-    from quantship.quant import lora
+    from quantship.quant import gpu_kernels, lora
     from quantship.quant.modules import prepare_qat
     from quantship.tracking import tracked
     from quantship.training import train
@@ -55,7 +58,7 @@ def run(job: Job) -> Facts:
         learned=step.scales == "learned",
     )
     if step.lora is not None:
-        model = lora.add_adapters(model, step.lora)
+        model = lora.add_adapters(model, step.lora, seed=settings.seed)
     training = train(
         model,
         load_from_disk(str(data / "train")),
@@ -63,14 +66,18 @@ def run(job: Job) -> Facts:
         pad_token_id=pad_token_id(source),
         seed=settings.seed,
         resume=job.resume,
-        tracked=tracked(settings.tracking, job.out),
+        tracked=tracked(settings.tracking, job.out) if processes.is_first() else None,
         teaching=teaching,
     )
+    if not processes.is_first():
+        return {"training": training}
     if step.lora is not None:
         model.save_pretrained(job.out / "adapter")
         model = lora.merge(model)  # where it was trained: devices multiply to other last bits
     written = _write(model.cpu(), step, job.out)
     copy_tokenizer(source, job.out)
+    if step.output == "quantized":
+        written["hardware_needs"] = gpu_kernels.needs(settings.scheme, packed=step.packed)
     return {
         "training": training,
         "scheme": settings.scheme.name,

@@ -51,7 +51,7 @@ def run(job: Job) -> Facts:
     from quantship.blocks.engine import Task, quantize
     from quantship.blocks.parts import Parts
     from quantship.models import copy_tokenizer
-    from quantship.quant import checkpoint, handoff
+    from quantship.quant import checkpoint, gpu_kernels, handoff
 
     began = time.monotonic()
     hardware.forget_peak_rss()
@@ -73,6 +73,7 @@ def run(job: Job) -> Facts:
         "algorithm": step.algorithm.kind,
         "calibration_sequences": len(batches),
         "calibration_tokens": sum(batch["attention_mask"].numel() for batch in batches),
+        "hardware_needs": gpu_kernels.needs(settings.scheme, packed=step.packed),
         **_known(job),
         **quantize(source, task, job.out),
     }
@@ -81,6 +82,7 @@ def run(job: Job) -> Facts:
         facts["handoff"] = handed_over
     copy_tokenizer(source, job.out)
     facts["peak_rss_bytes"] = hardware.peak_rss_bytes()
+    facts["peak_gpu_bytes"] = hardware.peak_gpu_bytes()
     facts["seconds"] = round(time.monotonic() - began, 3)
     return facts
 

@@ -99,13 +99,14 @@ def save(report: schema.Report, plan: Plan, made: Mapping[str, Artifact], root: 
     (out / "models").mkdir(parents=True, exist_ok=True)
     write.write(report, out)
     for link in (out / "models").iterdir():
-        link.unlink()
+        if link.is_symlink():  # whatever else is there is not this run's
+            link.unlink()
     for node in plan.nodes:
         path = made[node.name].path
         if node.leaves_model and path.is_relative_to(root):
             (out / "models" / node.name).symlink_to(os.path.relpath(path, out / "models"))
     fingerprints = {node.name: node.fingerprint for node in plan.nodes}
-    (out / "artifacts.json").write_text(json.dumps(fingerprints, indent=2) + "\n")
+    write.replace(out / "artifacts.json", json.dumps(fingerprints, indent=2) + "\n")
     return out
 
 
@@ -134,6 +135,7 @@ def _row(node: Node, plan: Plan, made: Mapping[str, Artifact], root: Path) -> sc
         lowering=artifact.facts.get("lowering") if node.scheme is not None else None,
         activation_arithmetic=arithmetic.of_model(node, artifact),
         group=node.group,
+        hardware_needs=artifact.facts.get("hardware_needs", []),
         **_advice(node, artifact),
     )
 

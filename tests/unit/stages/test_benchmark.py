@@ -25,7 +25,9 @@ def measured(prefill_s: float, *decode_s: float, peak: int = 1) -> dict[str, Any
         "runtime": "torch",
         "prefill_s": [prefill_s, 2 * prefill_s, prefill_s / 2],
         "decode_s": list(decode_s),
+        "device": "cpu",
         "peak_rss_bytes": peak,
+        "peak_gpu_bytes": None,
     }
 
 
@@ -85,10 +87,17 @@ def test_the_floor_is_the_time_that_reading_the_weights_takes() -> None:
 def test_a_model_on_a_gpu_has_no_floor(
     job: Callable[..., Job], tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark.hardware, "gpu_name", lambda: "a GPU")
-    monkeypatch.setattr(benchmark, "_measure", lambda path, request: measured(1.0, 1.0))
+    peaks = iter((5, 7, 6))
+    monkeypatch.setattr(bandwidth, "measure_apart", lambda threads: 1e9)
+    monkeypatch.setattr(
+        benchmark,
+        "_measure",
+        lambda *_: measured(1.0, 1.0) | {"device": "cuda", "peak_gpu_bytes": next(peaks)},
+    )
     inputs = {benchmark.VOCABULARY: tiny_model_dir, "tiny": tiny_model_dir}
-    assert "share_of_memory_floor" not in benchmark.run(job(settings(), **inputs))["tiny"]
+    facts = benchmark.run(job(settings(rounds=3), **inputs))["tiny"]
+    assert "share_of_memory_floor" not in facts
+    assert (facts["device"], facts["peak_gpu_bytes"], facts["warnings"]) == ("cuda", 7, [])
 
 
 @pytest.mark.parametrize("kind", ["x86", "x86-vnni"])
@@ -133,7 +142,7 @@ def test_a_model_that_cannot_be_measured_is_named(
 ) -> None:
     (tmp_path / "empty").mkdir()
     inputs = {benchmark.VOCABULARY: tiny_model_dir, "empty": tmp_path / "empty"}
-    with pytest.raises(QuantshipError, match=r"empty could not be measured: FileNotFoundError"):
+    with pytest.raises(QuantshipError, match=r"empty could not be measured: .*No such file"):
         benchmark.run(job(settings(), **inputs))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quantship import hardware, pipeline
+from quantship import hardware, making
 from quantship.errors import ParityError
 from quantship.exporters import codes
 from quantship.exporters.codes import CodeComparison
@@ -42,7 +42,7 @@ def test_a_quantized_model_is_exported_to_the_bit(
     assert facts["lowering_reason"] == "the recipe asks for it; auto is hybrid for x86"
     (slow,) = facts["warnings"]
     assert ("0.65 ×" if lowering == "nbits" else "1.8 ×") in slow
-    assert pipeline._advice(facts)[0] == f"{lowering} for x86"
+    assert making._advice(facts)[0] == f"{lowering} for x86"
 
 
 def test_other_integers_than_the_checkpoints_do_not_ship(
@@ -63,7 +63,7 @@ def test_what_depends_on_this_machine_is_told_and_not_kept(
     assert not any("VNNI" in line for line in facts["warnings"])
     for kind, is_wrong in (("x86", True), ("x86-vnni", False)):
         monkeypatch.setattr(hardware, "kind", lambda kind=kind: kind)
-        detail, warnings = pipeline._advice(facts)
+        detail, warnings = making._advice(facts)
         assert detail == "hybrid for x86-vnni"
         assert any("wrong on a CPU without VNNI" in line for line in warnings) == is_wrong
-    assert pipeline._advice({"metrics": {}}) == ("", ())
+    assert making._advice({"metrics": {}}) == ("", ())

@@ -115,6 +115,20 @@ def test_an_unfinished_training_goes_on_to_the_same_integers(
     )
 
 
+def test_a_training_that_had_ended_leaves_the_very_same_files(
+    job: Callable[..., Job], tiny_model_dir: Path, data_dir: Path
+) -> None:
+    """Trainer changes a model's configuration when it is made, and none is made the second time."""
+    inputs = {"model": tiny_model_dir, "data": data_dir}
+    first = job(FINETUNE, "first", **inputs)
+    finetune.run(first)
+    again = job(FINETUNE, "again", **inputs)
+    first.resume.rename(again.resume)
+    assert finetune.run(again)["training"]["resumed_from"] is not None
+    for file in first.out.iterdir():
+        assert (again.out / file.name).read_bytes() == file.read_bytes(), file.name
+
+
 @pytest.mark.parametrize("stage", [finetune, qat])
 def test_a_quantized_model_is_not_trained(
     stage: Any, job: Callable[..., Job], quantized_dir: Path, data_dir: Path
