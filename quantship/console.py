@@ -14,10 +14,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from quantship import processes, stopping
 from quantship.errors import QuantshipError
 from quantship.progress import bars
+from quantship.scrubbing import scrub, scrub_logs
 
-INTERRUPTED = 130
 INTERNAL_ERROR = 1
 PIPED_WIDTH = 120
 """Columns where the output is no terminal: the table of models needs 100."""
@@ -33,25 +34,38 @@ def errors_shown(debug: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _complain("Interrupted. The same command resumes where it stopped.", debug)
-        raise typer.Exit(INTERRUPTED) from None
+        raise _stopped(debug) from None
     except QuantshipError as error:
-        _complain(str(error), debug)
-        raise typer.Exit(error.exit_code) from None
+        if stopping.interrupted() and processes.current() is None:
+            raise _stopped(debug) from None
+        ended = _ended(error.exit_code, str(error), debug)
+        if stopping.requested() and processes.current() is None:  # which it may have failed of
+            raise _stopped(debug) from None
+        raise ended from None
     except (typer.Exit, BrokenPipeError):
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: no user meets a bare traceback
+        if stopping.interrupted() and processes.current() is None:
+            raise _stopped(debug) from None
         message = f"internal error: {type(error).__name__}: {error}"
-        _complain(f"{message}\n    This is a bug in quantship; --debug shows where.", debug)
-        raise typer.Exit(INTERNAL_ERROR) from None
+        bug = f"{message}\n    This is a bug in quantship; --debug shows where."
+        raise _ended(INTERNAL_ERROR, bug, debug) from None
 
 
 @contextmanager
 def session(debug: bool) -> Iterator[None]:
     """``errors_shown``, and unless debugging the libraries kept quiet."""
     with errors_shown(debug):
+        scrub_logs()
         if not debug:
             quiet_libraries()
+        yield
+
+
+@contextmanager
+def session_together(debug: bool) -> Iterator[None]:
+    """``session``, connected with the other processes of the same run."""
+    with session(debug), processes.together(), errors_shown(debug):
         yield
 
 
@@ -61,17 +75,38 @@ def bars_beside_the_output() -> AbstractContextManager[None]:
     return bars(errors) if errors.is_terminal else nullcontext()
 
 
+def _stopped(debug: bool) -> typer.Exit:
+    stopping.caught()
+    ended = _ended(stopping.EXIT_CODE, stopping.MESSAGE, debug)
+    stopping.told()
+    return ended
+
+
+def _ended(code: int, message: str, debug: bool) -> typer.Exit:
+    """Say why this process ends, unless another process of the same run says so."""
+    code, words = processes.ending(code, message)
+    if words is not None:
+        _complain(words, debug)
+    return typer.Exit(code)
+
+
 def _complain(message: str, debug: bool) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if debug:
-        traceback.print_exc()
+        console.print(Text(scrub(traceback.format_exc())), end="")
     else:
-        console.print(Text(message, "red"))
+        console.print(Text(scrub(message), "red"))
 
 
 def screen() -> Console:
-    """Where commands print."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    """Where commands print: of several processes that run a recipe, the first one does.
+
+    That is standard output as it is now: what hushes a library by a redirection hushes nothing of
+    what another thread tells meanwhile.
+    """
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    quiet = not processes.is_first()
+    return Console(file=sys.stdout, highlight=False, width=width, quiet=quiet)
 
 
 def quiet_libraries() -> None:

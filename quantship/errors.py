@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantship.scrubbing import scrub
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -48,6 +50,10 @@ class QuantshipError(Exception):
     """Base of all errors that are meant for the user's eyes."""
 
     exit_code = 3
+
+    def __str__(self) -> str:
+        """The message, without the secrets that what it quotes may hold."""
+        return scrub(super().__str__())
 
 
 class RecipeError(QuantshipError):

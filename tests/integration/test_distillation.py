@@ -69,7 +69,7 @@ def kill_in_the_middle(runner: Any, recipe: Path, resume: Path) -> None:
     runner.recipe = recipe
     process = runner.start()
     deadline = time.monotonic() + TIMEOUT_S
-    while not list(resume.glob("checkpoint-*/trainer_state.json")):
+    while not list(resume.glob("checkpoint-*/seal.json")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.001)

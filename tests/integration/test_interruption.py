@@ -1,9 +1,7 @@
-"""Runs that are killed or stopped at any moment, and what a later run makes of what they left."""
+"""Training that is killed or stopped, and where a later run goes on. More: tests/e2e/faults."""
 
 from __future__ import annotations
 
-import json
-import random
 import shutil
 import signal
 import subprocess
@@ -14,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from quantship.checkpoints import SEAL
+
 if TYPE_CHECKING:
     from quantship.pipeline import RunResult
 
 TIMEOUT_S = 120
-WORKING = ("data", "finetune", "ptq", "qat", "model-onnx", "evaluate model")
-"""A job of every stage, in the order of the run."""
-WRITING = ("data", "qat", "qat-onnx")
-"""Those that write files of different kinds, each in several pieces."""
 
 Outcome = Callable[["RunResult"], dict[str, Any]]
 
@@ -36,10 +32,6 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
         time.sleep(0.001)
 
 
-def holds_something(directory: Path) -> Callable[[], bool]:
-    return lambda: any(directory.glob("*"))
-
-
 def kill(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.communicate()
@@ -47,11 +39,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return True
+    return (checkpoint / SEAL).exists()
 
 
 def step(checkpoint: Path) -> int:
@@ -77,36 +65,6 @@ def resume(runner: Any, undisturbed: Any) -> Path:
     """Where that fine-tuning keeps its checkpoints."""
     final = undisturbed.result.artifacts["finetune"].path.name
     return Path(runner.root / "steps" / f"{final}.resume")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("jobs", [WORKING, WRITING], ids=["while it works", "while it writes"])
-def test_killed_in_every_stage_a_run_ends_as_if_nothing_had_been(
-    jobs: tuple[str, ...], runner: Any, undisturbed: Any, outcome: Outcome
-) -> None:
-    """One run after the other is killed, each one further on than the last."""
-    generator = random.Random(0)
-    num_unfinished = 0
-    for job in jobs:
-        final = runner.root / "steps" / undisturbed.result.artifacts[job].path.name
-        partial = Path(f"{final}.partial")
-        process = runner.start()
-        if jobs is WORKING:  # every job of this run takes longer than that
-            wait_until(partial.exists, process)
-            time.sleep(generator.uniform(0, 0.05))
-        else:
-            wait_until(holds_something(partial), process)
-            time.sleep(generator.uniform(0, 0.02))
-        kill(process)
-        num_unfinished += not final.exists()
-    assert num_unfinished >= len(jobs) - 2, "the kills came too late to show anything"
-    assert not (runner.root / "runs").exists()
-    result = runner()
-    assert {"model", "data"} <= set(runner.happened("reused"))
-    assert "evaluate qat-onnx" in runner.happened("finished")
-    assert outcome(result) == outcome(undisturbed.result)
-    assert not list(runner.root.glob("steps/*.partial"))
-    assert not list(runner.root.glob("steps/*.resume"))
 
 
 def test_a_killed_training_goes_on_from_its_last_sound_checkpoint(

@@ -15,6 +15,9 @@ from hub_api import Hub
 from local_hub import serve
 from pushing import READER, REPO, WRITER, push
 
+from quantship import sealed
+from quantship.artifact import MANIFEST, digests
+
 LOGIN = ("hf auth login", "HF_TOKEN", REPO)
 Push = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -82,6 +85,22 @@ def test_a_checkpoint_is_at_the_top_and_onnx_in_its_folder(
     assert genai["model"]["decoder"]["filename"] == "model_quantized.onnx"
 
 
+def finish_anew(model: Path) -> None:
+    """Let the manifest list what is there, as that of a model that was made so."""
+    manifest = sealed.loads((model / MANIFEST).read_bytes())
+    manifest["files"] = {name: file for name, file in digests(model).items() if name != MANIFEST}
+    (model / MANIFEST).write_text(sealed.dumps(manifest))
+
+
+def test_a_damaged_model_is_not_uploaded(hub: Hub, pushed: Push, copy: Path) -> None:
+    (copy / "models" / "qat" / "config.json").write_text("{}")
+    done = pushed(directory=copy)
+    assert done.returncode == 2
+    assert "model 'qat'" in done.stderr
+    assert "is damaged" in done.stderr
+    assert hub.repositories == {}
+
+
 def test_the_sums_are_of_what_was_uploaded(hub: Hub, pushed: Push) -> None:
     succeeded(pushed())
     files = hub.repositories[REPO].files
@@ -114,6 +133,7 @@ def test_a_push_sends_only_what_has_changed(hub: Hub, pushed: Push, copy: Path) 
     uploads, commits = hub.count("put"), hub.count("commit")
     data = copy / "models" / "qat-onnx" / "model.onnx_data"
     data.write_bytes(data.read_bytes()[::-1])
+    finish_anew(data.parent)
     succeeded(pushed(directory=copy))
     assert (hub.count("put"), hub.count("commit")) == (uploads + 1, commits + 1)
     assert hub.repositories[REPO].files["onnx/model_quantized.onnx_data"] == data.read_bytes()
@@ -278,6 +298,7 @@ def test_a_token_that_may_not_write_to_a_repository_of_others(
     succeeded(pushed(directory=copy))
     before = dict(hub.repositories[REPO].files)
     (copy / "models" / "qat" / "generation_config.json").write_text("{}")
+    finish_anew(copy / "models" / "qat")
     message = refusal(pushed(directory=copy, token=READER))
     assert "403" in message
     assert "hf auth login" in message
