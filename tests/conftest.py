@@ -27,7 +27,15 @@ os.environ.update(
 )
 
 REPOSITORY = Path(__file__).parents[1]
+SHARED_DATA = Path(os.environ.get("QUANTSHIP_DATA", REPOSITORY.parent / "shared" / "data"))
 OFFLINE = os.environ["HF_HUB_OFFLINE"] != "0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders_are_roots(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let recipes read what tests write, and the data sets; in their own processes as well."""
+    folders = (tmp_path_factory.getbasetemp(), SHARED_DATA)
+    os.environ["QUANTSHIP_ROOTS"] = os.pathsep.join(map(str, folders))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,10 +64,18 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the public data sets; skips the test where there is none."""
-    path = Path(os.environ.get("QUANTSHIP_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not path.is_dir():
-        pytest.skip(f"no data sets at {path}; set QUANTSHIP_DATA to their folder")
-    return path
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no data sets at {SHARED_DATA}; set QUANTSHIP_DATA to their folder")
+    return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def unstopped() -> Iterator[None]:
+    """Let a stop that one test has asked for end with it, as it would with a process."""
+    yield
+    from quantship import stopping
+
+    stopping._state = stopping._State()
 
 
 @pytest.fixture(scope="module")

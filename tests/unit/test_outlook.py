@@ -64,3 +64,78 @@ def test_in_short_warnings_are_counted(tmp_path: Path) -> None:
         "quantize-onnx: w8a8 as hybrid for x86-vnni  2 warnings; quantship check shows them",
         "slow: w8a8 as nbits for x86  1 warning; quantship check shows them",
     ]
+
+
+PACKED = """\
+model: {tiny: {}}
+data: {train: [{adapter: builtin}], eval: [{adapter: builtin}]}
+steps:
+  - {stage: qat, scheme: w4a16-g32, max_steps: 1, packed: true}
+"""
+RTX_3090 = hardware.Gpu("NVIDIA GeForce RTX 3090", (8, 6))
+P100 = hardware.Gpu("Tesla P100", (6, 0))
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(hardware, "installed_gpu", lambda: RTX_3090.name)
+    monkeypatch.setattr(hardware, "gpu", lambda: RTX_3090)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("card")
+def test_codes_that_this_gpu_cannot_run_are_told_of_before_they_are_trained(
+    tmp_path: Path,
+) -> None:
+    found = outlook.full(recipe(tmp_path, PACKED))
+    assert found is not None
+    _, step, line = found.plain.splitlines()
+    assert step == "qat:"
+    assert line.startswith("  ! ")
+    assert "RTX 3090 (compute capability 8.6)" in line
+    short = outlook.short(recipe(tmp_path, PACKED))
+    assert short is not None
+    assert short.plain == "qat:  1 warning; quantship check shows them"
+    for harmless in ("packed: true}", "scheme: w4a16-g32"):
+        other = {"packed: true}": "packed: false}", "scheme: w4a16-g32": "scheme: w8a8"}[harmless]
+        assert outlook.full(recipe(tmp_path, PACKED.replace(harmless, other))) is None
+
+
+@pytest.mark.usefixtures("old_cpu")
+def test_codes_that_a_cpu_cannot_run_are_told_of(tmp_path: Path) -> None:
+    found = outlook.full(recipe(tmp_path, PACKED))
+    assert found is not None
+    assert "on a CPU; quantship.load can" in found.plain
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_told_of(tmp_path: Path, card: pytest.MonkeyPatch) -> None:
+    card.setattr(hardware, "gpu", lambda: None)
+    found = outlook.full(recipe(tmp_path, PACKED.replace("packed: true", "packed: false")))
+    assert found is not None
+    assert "PyTorch cannot use the NVIDIA GeForce RTX 3090" in found.plain
+
+
+def test_an_old_gpu_is_told_of_only_what_the_recipe_asks_of_it(
+    tmp_path: Path, card: pytest.MonkeyPatch
+) -> None:
+    card.setattr(hardware, "gpu", lambda: P100)
+    plain = PACKED.replace("packed: true", "packed: false")
+    for text, number in (
+        (plain, 1),
+        (plain + "benchmark: {compile: true}\n", 2),
+        (plain.replace("max_steps", "compile: true, max_steps"), 2),
+    ):
+        found = outlook.full(recipe(tmp_path, text))
+        assert found is not None
+        assert found.plain.count("  ! ") == number
+
+
+def test_without_the_cuda_provider_an_export_for_cuda_is_warned_of(
+    tmp_path: Path, card: pytest.MonkeyPatch
+) -> None:
+    text = HEAD + "  - {stage: export, input: quantize, target: cuda}\n"
+    for there, expected in ((False, True), (True, False)):
+        card.setattr(outlook, "_has_onnxruntime_gpu", lambda here=there: here)
+        found = outlook.full(recipe(tmp_path, text))
+        assert found is not None
+        assert ("install onnxruntime-gpu" in found.plain) == expected

@@ -154,8 +154,9 @@ def test_files_of_the_package_are_short(repository: Path) -> None:
     assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
 
 
-def test_reading_a_recipe_imports_nothing_heavy() -> None:
-    code = "import sys, quantship.recipe; print(*{name.split('.')[0] for name in sys.modules})"
+@pytest.mark.parametrize("module", ["quantship.recipe", "quantship.cli"])
+def test_reading_a_recipe_imports_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
     imported = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout.split()
