@@ -23,6 +23,11 @@ def commit(repo: str, revision: str, kind: Literal["model", "dataset"]) -> str:
         raise UsageError(
             f"{kind} '{repo}' (revision {revision}) is not to be had: {error}"
         ) from error
+    except PermissionError as error:  # which is no reason to take the Hub to be out of reach
+        raise UsageError(
+            f"{error.filename} cannot be read, and the Hub's token may be in it: {error.strerror}\n"
+            "    Give the file to the user that runs this (chown, or docker run --user)."
+        ) from error
     except (OSError, RuntimeError):
         pass  # offline: the cache may know it
     try:

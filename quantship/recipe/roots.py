@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from quantship.data.source import MAY_BE_LOCAL
 from quantship.recipe.findings import Finding
-from quantship.recipe.yaml_source import Key, Place, Value, dotted, locate
+from quantship.recipe.yaml_source import Key, Place, Value, dotted, locate, nearest
 
 ROOTS = "QUANTSHIP_ROOTS"
 _NOWHERE = "of-nobody/outside-the-roots"
@@ -110,7 +110,7 @@ def find_problems(
         stray = _stray(path, folders)
         if stray is not None:
             refused.add(key)
-            setting = f"--set {dotted(written(_deepest(source, key)))}={shlex.quote(str(path))}"
+            setting = f"--set {dotted(written(nearest(source, key)[1]))}={shlex.quote(str(path))}"
             remedy = (
                 f"If that is what you want, give it on the command line: {setting}; or name its "
                 f"folder in {ROOTS}. {readable(folders)}"
@@ -182,21 +182,6 @@ def _links(path: Path) -> Iterator[Path]:
         for name in (*folders, *files):
             if (link := Path(place, name)).is_symlink():
                 yield link
-
-
-def _deepest(source: Value, key: Key) -> Key:
-    """The part of a key that was written: ``model`` where a model is given by a text."""
-    found: Key = ()
-    for part in key:
-        content = source.content
-        if isinstance(content, dict) and part in content:
-            source = content[str(part)]
-        elif isinstance(content, list) and isinstance(part, int) and part < len(content):
-            source = content[part]
-        else:
-            break
-        found = (*found, part)
-    return found
 
 
 def _from_user(place: Place) -> bool:

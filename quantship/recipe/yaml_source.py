@@ -144,8 +144,12 @@ def texts(value: Value, key: Key = ()) -> Iterator[tuple[Key, str]]:
         yield key, value.content
 
 
-def locate(value: Value, key: Key) -> Place:
-    """Where the value at ``key`` was written, or the nearest value around it."""
+def nearest(value: Value, key: Key) -> tuple[Value, Key]:
+    """The value at ``key`` or, where that was not written, the nearest one around it; and its key.
+
+    ``model.path`` is ``model`` where the model is given by a text.
+    """
+    found: Key = ()
     for part in key:
         content = value.content
         if isinstance(content, dict) and part in content:
@@ -154,7 +158,13 @@ def locate(value: Value, key: Key) -> Place:
             value = content[part]
         else:
             break
-    return value.place
+        found = (*found, part)
+    return value, found
+
+
+def locate(value: Value, key: Key) -> Place:
+    """Where the value at ``key`` was written, or the nearest value around it."""
+    return nearest(value, key)[0].place
 
 
 def dotted(key: Key) -> str:
