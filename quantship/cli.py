@@ -52,8 +52,7 @@ COMMANDS = ("run", "check", "data", "explain", "schema", "inspect", "validate", 
 
 
 def main() -> None:
-    """Entry point of the ``quantship`` command."""
-    stopping.watch(speaks=processes.is_first())
+    """Do what the words after ``quantship`` ask for; ``__main__`` has stops watched before."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a tick must not end a run on an old terminal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -43,8 +44,8 @@ def open_session(path: Path, threads: int | None = None) -> tuple[Any, Device]:
     return session, device
 
 
-def _providers(path: Path) -> list[str]:
-    """Execution providers for a model, the one to ask first first."""
+def _providers(path: Path) -> list[str | tuple[str, dict[str, str]]]:
+    """Execution providers for a model, the one to ask first first, with their options."""
     # The model is looked into, which costs time and memory, only where the answer matters.
     if CUDA not in ort.get_available_providers():
         return [CPU]
@@ -54,7 +55,13 @@ def _providers(path: Path) -> list[str]:
     if hasattr(ort, "preload_dlls"):
         with redirect_stdout(io.StringIO()):  # it prints what it does not find
             ort.preload_dlls()  # of CUDA and cuDNN, from the wheels that PyTorch came with
-    return [CUDA, CPU]
+    return [(CUDA, {"device_id": str(_gpu())}), CPU]
+
+
+def _gpu() -> int:
+    """The GPU of this process; several on one machine have one each, as PyTorch knows."""
+    torch = sys.modules.get("torch")  # where it is not there yet, nobody has chosen one
+    return torch.cuda.current_device() if torch is not None and torch.cuda.is_available() else 0
 
 
 def _tell(path: Path) -> None:

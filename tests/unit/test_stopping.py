@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,27 @@ except KeyboardInterrupt:
     first.send_signal(signal.SIGTERM)
     _, complained = process.communicate(timeout=TIMEOUT_S)
     assert (complained, process.returncode) == ("", 130)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which signals are caught")
+def test_a_stop_while_the_command_line_is_imported_ends_it_with_130() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "quantship", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(quantship.__file__).parents[1])},
+    )
+    while not _catches(process.pid, signal.SIGTERM):  # of which the interpreter catches none
+        assert process.poll() is None
+    said, complained, _ = stop(process, signal.SIGTERM)
+    assert (said, complained) == ("", f"{stopping.MESSAGE}\n")
+    assert process.returncode == 130
+
+
+def _catches(pid: int, number: int) -> bool:
+    (mask,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def test_work_that_ends_in_its_own_time_is_given_it_and_hears_no_second_sigterm() -> None:

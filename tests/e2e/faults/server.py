@@ -98,9 +98,9 @@ def be_a_run(request: dict[str, Any]) -> None:
         moments.arm(**request["watched"])
     sys.argv = ["quantship", *request["arguments"]]
 
-    from quantship import cli
+    from quantship.__main__ import main as begin
 
-    cli.main()
+    begin()
 
 
 def _drop_capabilities() -> None:

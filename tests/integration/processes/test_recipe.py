@@ -154,6 +154,19 @@ def test_accelerate_launches_it_and_nothing_runs_again(
     assert "2 processes" in done.out
 
 
+def test_two_launchers_meet_as_on_two_machines(
+    sweep: Path, swept: tuple[Path, Ended], start: Start
+) -> None:
+    meeting = ("--rdzv-backend=static", f"--rdzv-endpoint=127.0.0.1:{free_port()}")
+    each = ("-m", "quantship.launch", "--nnodes=2", "--nproc-per-node=1", *meeting)
+    command = arguments(sweep, swept[0])[2:]
+    both = [start(*each, f"--node-rank={rank}", *command) for rank in range(2)]
+    first, second = (ended(process) for process in both)
+    assert (first.code, second.code) == (0, 0), (first, second)
+    assert len(lines(first.out, "reused")) == NUM_JOBS
+    assert second.out == ""
+
+
 def test_what_only_shows_is_shown_once(
     sweep: Path, swept: tuple[Path, Ended], torchrun: Start
 ) -> None:

@@ -39,11 +39,14 @@ CASES = {
     "static": (5e-4, 1e-4, 0.85),
     "distilled": (2e-3, 5e-3, 0.9),
     "distilled w8a8": (5e-4, 3e-3, 0.8),
+    "recomputed": (1e-3, 2e-3, 0.95),
+    "recomputed lora": (5e-6, 1e-4, 0.99),
+    "compiled": (1e-3, 2e-3, 0.95),
     "bfloat16": (1e-2, 1e-2, 0.8),
 }
 SHARDED = (
     *("finetune", "encoder", "w4a16-g32", "learned", "static", "lora", "qlora"),
-    *("distilled", "bfloat16"),
+    *("distilled", "recomputed", "recomputed lora", "compiled", "bfloat16"),
 )
 TEAMS = {"together": tuple(CASES), "sharded": SHARDED}
 RESUMED = ("finetune", "learned", "lora")

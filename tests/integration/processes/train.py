@@ -28,7 +28,7 @@ from quantship import distillation, processes
 from quantship.errors import QuantshipError
 from quantship.grids import find_grids
 from quantship.parallel import asked
-from quantship.quant import lora
+from quantship.quant import compiling, lora
 from quantship.quant.modules import codes_of, prepare_qat
 from quantship.quant.numerics import Codes
 from quantship.quant.rounding import WeightRounding
@@ -55,6 +55,13 @@ CASES: dict[str, dict[str, Any]] = {
     "qlora": {**QAT, "scheme": "w4a16-g32", "lora": {"base": "nf4"}, "learning_rate": 3e-2},
     "distilled": {**QAT, "scheme": "w4a16-g32", "distill": {"hidden_states": 0.5}},
     "distilled w8a8": {**QAT, "scheme": "w8a8", "distill": True, "gradient_accumulation": 3},
+    "recomputed": {**QAT, "scheme": "w4a16-g32", "gradient_checkpointing": True},
+    "recomputed lora": {
+        **QAT,
+        **{"scheme": "w4a16-g32", "lora": True, "learning_rate": 3e-2},
+        **{"gradient_checkpointing": True, "batch_size": 2, "gradient_accumulation": 4},
+    },
+    "compiled": {**QAT, "scheme": "w4a16-g32", "compile": True},
     "classes": {"stage": "finetune", "gradient_accumulation": 3},
     "encoder": {"stage": "finetune", "gradient_accumulation": 3},
 }
@@ -63,6 +70,7 @@ CASES: dict[str, dict[str, Any]] = {
 def main(requests: list[dict[str, Any]]) -> None:
     """Do all of them."""
     torch.set_num_threads(1)
+    compiling.BACKEND = "aot_eager"  # cuts a model as any other, and builds nothing, which is slow
     with processes.together():
         for request in requests:
             os.environ[asked.VARIABLE] = "1" if request["sharded"] else "0"

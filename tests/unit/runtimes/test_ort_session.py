@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+import torch
 
 from quantship import hardware
 from quantship.runtimes import ort_session
@@ -34,8 +35,17 @@ def with_provider(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_what_was_made_for_cuda_asks_for_the_cuda_provider(
     tiny_onnx_dir: Path, cuda_onnx_dir: Path
 ) -> None:
-    assert ort_session._providers(cuda_onnx_dir) == [CUDA, CPU]
+    assert ort_session._providers(cuda_onnx_dir) == [(CUDA, {"device_id": "0"}), CPU]
     assert ort_session._providers(tiny_onnx_dir) == [CPU]
+
+
+@pytest.mark.usefixtures("with_provider")
+def test_each_process_of_a_machine_asks_for_the_gpu_that_is_its_own(
+    cuda_onnx_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert ort_session._providers(cuda_onnx_dir) == [(CUDA, {"device_id": "3"}), CPU]
 
 
 def test_without_the_provider_the_model_is_not_looked_into(tmp_path: Path) -> None:
