@@ -7,8 +7,9 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+
+from quantship.errors import chain
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_SPACE, NO_QUOTA = "no space left on device", "disk quota exceeded"
@@ -31,14 +32,14 @@ def complaint(
         written_bytes: What had been written of the job that failed.
         needed_bytes: What the job writes in all, roughly; None: not known.
     """
-    chain = list(_chain(error))
-    over_quota = any(_tells(one, errno.EDQUOT, NO_QUOTA) for one in chain)
-    told = over_quota or any(_tells(one, errno.ENOSPC, NO_SPACE) for one in chain)
+    causes = list(chain(error))
+    over_quota = any(_tells(one, errno.EDQUOT, NO_QUOTA) for one in causes)
+    told = over_quota or any(_tells(one, errno.ENOSPC, NO_SPACE) for one in causes)
     remedies = {
         root: "give --artifacts on a larger one; what is finished can be moved there",
         Path(tempfile.gettempdir()): "name a folder on a larger one in TMPDIR",
     }
-    vague = any(text in str(one) for one in chain for text in VAGUE)
+    vague = any(text in str(one) for one in causes for text in VAGUE)
     short_bytes = max(NOTHING_BYTES, needed_bytes or 0) if vague else NOTHING_BYTES
     empty = next((place for place in remedies if _room(place) < short_bytes), None)
     if empty is None and not told:
@@ -84,12 +85,6 @@ def _room(place: Path) -> float:
 
 def _tells(error: BaseException, number: int, text: str) -> bool:
     return getattr(error, "errno", None) == number or text in str(error).lower()
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _size(num_bytes: int) -> str:

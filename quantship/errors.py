@@ -13,6 +13,7 @@ Only ``cli`` prints them. Library exceptions are wrapped once, in ``pipeline``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,3 +114,10 @@ class GateError(QuantshipError):
     def __init__(self, message: str, result: object = None) -> None:
         self.result = result
         super().__init__(message)
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, the one that it came of, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+
+from quantship.errors import chain
 
 NO_MEMORY = (
     *("can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc"),
@@ -14,7 +15,7 @@ NO_MEMORY = (
 
 def complaint(error: BaseException) -> str | None:
     """What to tell of a failure for which memory was missing; None: it was something else."""
-    if not any(map(_tells, _chain(error))):
+    if not any(map(_tells, chain(error))):
         return None
     said = str(error).strip().splitlines()[:1] or [type(error).__name__]
     return (
@@ -29,12 +30,6 @@ def killed(status: int) -> str | None:
     if status != -9:
         return None
     return "the system killed it, as it does when memory is exhausted"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _tells(error: BaseException) -> bool:
