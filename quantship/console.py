@@ -122,6 +122,7 @@ def quiet_libraries() -> None:
         "HF_HUB_VERBOSITY": "error",
         "PYTHONWARNINGS": "ignore",
         "TOKENIZERS_PARALLELISM": "false",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
         "TORCH_LOGS": "-all",
         "TQDM_DISABLE": "1",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",

@@ -176,6 +176,7 @@ def _arguments(
         save_steps=options.save_steps,
         save_total_limit=KEPT_CHECKPOINTS,
         logging_steps=1,  # a mean over more steps would forget those before a resumption
+        log_level_replica="passive",  # all but the first process would speak up, else
         logging_nan_inf_filter=False,  # it would log another loss in place of one that is NaN
         seed=seed,
         data_seed=seed,

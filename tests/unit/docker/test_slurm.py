@@ -133,6 +133,8 @@ def test_cores_are_shared_by_the_processes_of_a_node(play: PLAY) -> None:
     assert play("x.yaml", srun="echo threads=$OMP_NUM_THREADS").output.strip() == "threads=8"
     own = play("x.yaml", srun="echo threads=$OMP_NUM_THREADS", OMP_NUM_THREADS="3")
     assert own.output.strip() == "threads=3"
+    few = play("x.yaml", srun="echo threads=$OMP_NUM_THREADS", SLURM_CPUS_PER_TASK="1")
+    assert few.output.strip() == "threads=1"
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 137])
