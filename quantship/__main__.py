@@ -18,7 +18,10 @@ def main() -> None:
         if stopping.requested():  # some imports turn an interrupt into an error of theirs
             stopping.leave()
         raise
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        stopping.over()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ a gate that fails (4), which a retry does not mend, from an interruption (130), 
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -41,5 +43,14 @@ def launch(arguments: Sequence[str]) -> int:
     return 0
 
 
+def main() -> None:
+    """Entry point of ``python -m quantship.launch``."""
+    # Until torchrun listens, there is nothing to save and nobody to tell.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(stopping.EXIT_CODE))
+    code = launch(sys.argv[1:])
+    stopping.over()
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(launch(sys.argv[1:]))
+    main()

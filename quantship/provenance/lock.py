@@ -138,6 +138,8 @@ def _numbers(facts: Facts, keys: tuple[str, ...]) -> dict[str, float]:
 
 def _settled(lock: Lock, directory: Path) -> Lock:
     """The lock that lies in a directory, where the new one says nothing else."""
+    if not (directory / LOCK).is_file():  # to read a pipe would never end
+        return lock
     try:
         before = read_lock(directory)
     except UsageError:

@@ -15,7 +15,8 @@ SUMS = "SHA256SUMS"
 def write_sums(directory: Path, known: Mapping[str, str] | None = None) -> Path:
     """Write SHA256SUMS of all files below a directory, as the last of them.
 
-    Links to directories, as a run has to its models, are followed; hidden files are left out.
+    Links to directories, as a run has to its models, are followed; hidden files are left out, and
+    what is no file: to read a pipe would never end.
 
     Args:
         directory: The directory.
@@ -44,6 +45,7 @@ def _names(directory: Path) -> Iterator[str]:
     for folder, folders, files in os.walk(directory, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            inside = (Path(folder) / name).relative_to(directory).as_posix()
-            if not name.startswith(".") and inside != SUMS:
+            path = Path(folder) / name
+            inside = path.relative_to(directory).as_posix()
+            if not name.startswith(".") and inside != SUMS and path.is_file():
                 yield inside

@@ -22,9 +22,12 @@ def settled(report: Report, directory: Path) -> Report:
         report: The new one.
         directory: Where it is about to be written.
     """
+    file = directory / "report.json"
+    if not file.is_file():  # to read a pipe would never end
+        return report
     try:
-        before = Report.model_validate_json((directory / "report.json").read_bytes())
-    except (OSError, ValidationError):  # none, or of another version
+        before = Report.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):  # of another version, if any
         return report
     same = before.model_dump(exclude=OF_THE_MOMENT) == report.model_dump(exclude=OF_THE_MOMENT)
     return before if same else report

@@ -117,9 +117,12 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which signals are caught")
-def test_a_stop_while_the_command_line_is_imported_ends_it_with_130() -> None:
+@pytest.mark.parametrize(
+    ("module", "words"), [("quantship", f"{stopping.MESSAGE}\n"), ("quantship.launch", "")]
+)
+def test_a_stop_while_libraries_are_imported_ends_with_130(module: str, words: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "quantship", "--help"],
+        [sys.executable, "-m", module, "--help"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -128,13 +131,23 @@ def test_a_stop_while_the_command_line_is_imported_ends_it_with_130() -> None:
     while not _catches(process.pid, signal.SIGTERM):  # of which the interpreter catches none
         assert process.poll() is None
     said, complained, _ = stop(process, signal.SIGTERM)
-    assert (said, complained) == ("", f"{stopping.MESSAGE}\n")
-    assert process.returncode == 130
+    assert (said, complained, process.returncode) == ("", words, 130)
 
 
 def _catches(pid: int, number: int) -> bool:
     (mask,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
     return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_a_sigterm_after_all_is_done_makes_no_failure_of_it() -> None:
+    work = """
+stopping.over()
+print("ready", flush=True)
+time.sleep(1)
+print("done")
+"""
+    said, complained, _ = stop(process := start(work), signal.SIGTERM)
+    assert (said, complained, process.returncode) == ("done\n", "", 0)
 
 
 def test_work_that_ends_in_its_own_time_is_given_it_and_hears_no_second_sigterm() -> None:

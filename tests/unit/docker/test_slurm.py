@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -143,8 +144,9 @@ def test_a_job_that_ended_by_itself_keeps_its_exit_code(play: PLAY, code: int) -
     assert (played.code, played.scontrol) == (code, [])
 
 
-def test_an_interrupted_job_goes_back_into_the_queue(play: PLAY) -> None:
-    played = play("recipe.yaml", srun=f"exit {stopping.EXIT_CODE}")
+@pytest.mark.parametrize("code", [stopping.EXIT_CODE, 128 + signal.SIGTERM])
+def test_an_interrupted_job_goes_back_into_the_queue(play: PLAY, code: int) -> None:
+    played = play("recipe.yaml", srun=f"exit {code}")
     assert played.scontrol == ["requeue 4711"]
 
 

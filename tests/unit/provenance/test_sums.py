@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,14 @@ def test_the_real_tool_finds_what_was_changed(directory: Path, name: str) -> Non
     done = check(directory)
     assert done.returncode == 1
     assert f"{name}: FAILED" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such pipes")
+def test_what_is_no_file_is_left_out(directory: Path) -> None:
+    before = write_sums(directory).read_text()
+    os.mkfifo(directory / "pipe")
+    (directory / "nowhere").symlink_to("gone")
+    assert write_sums(directory).read_text() == before
 
 
 def test_files_are_listed_in_order_and_hidden_ones_are_not(directory: Path) -> None:
