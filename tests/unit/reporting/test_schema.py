@@ -1,52 +1,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 from pydantic import ValidationError
 
 from quantship.reporting.recovery_schema import Estimate, ShareRecovered
 from quantship.reporting.schema import Metrics, ModelRow, Parity, Report, json_schema
 
-TYPES: dict[str, Any] = {
-    "object": dict,
-    "array": list,
-    "string": str,
-    "integer": int,
-    "number": (int, float),
-    "boolean": bool,
-    "null": type(None),
-}
 
-
-def problems(schema: dict[str, Any], value: Any, place: str = "$") -> list[str]:
-    """Where ``value`` departs from ``schema``: the part of JSON Schema that reports use."""
-    if "$ref" in schema:
-        schema = json_schema()["$defs"][schema["$ref"].removeprefix("#/$defs/")]
-    if "anyOf" in schema:
-        return min((problems(option, value, place) for option in schema["anyOf"]), key=len)
-    if "type" in schema and not isinstance(value, TYPES[schema["type"]]):
-        return [f"{place}: not of type {schema['type']}"]
-    if "enum" in schema and value not in schema["enum"]:
-        return [f"{place}: not one of {schema['enum']}"]
-    if "const" in schema and value != schema["const"]:
-        return [f"{place}: not {schema['const']}"]
-    return [*problems_inside(schema, value, place)]
-
-
-def problems_inside(schema: dict[str, Any], value: Any, place: str) -> Iterator[str]:
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from problems(schema.get("items", {}), item, f"{place}[{index}]")
-    if isinstance(value, dict) and "properties" in schema:
-        yield from (f"{place}.{key}: missing" for key in schema["required"] if key not in value)
-        for key, item in value.items():
-            if key in schema["properties"]:
-                yield from problems(schema["properties"][key], item, f"{place}.{key}")
-            else:
-                yield f"{place}.{key}: unknown"
+def problems(value: Any) -> list[str]:
+    """Where a value departs from the schema of reports, and from which rule of it."""
+    validator = jsonschema.Draft202012Validator(json_schema())
+    return sorted(f"{one.json_path}: {one.validator}" for one in validator.iter_errors(value))
 
 
 def test_json_round_trip_changes_nothing(report: Report, recovered: Report) -> None:
@@ -57,7 +25,7 @@ def test_json_round_trip_changes_nothing(report: Report, recovered: Report) -> N
 
 def test_a_report_obeys_its_own_schema(report: Report, recovered: Report) -> None:
     for one in (report, recovered):
-        assert problems(json_schema(), json.loads(one.model_dump_json())) == []
+        assert problems(json.loads(one.model_dump_json())) == []
 
 
 def test_a_report_from_before_recovery_is_still_read(report: Report) -> None:
@@ -73,10 +41,10 @@ def test_the_schema_refuses_what_is_not_a_report(report: Report) -> None:
     wrong["schema_version"] = 2
     wrong["models"][0]["kind"] = "gguf"
     del wrong["models"][1]["size_bytes"]
-    assert problems(json_schema(), wrong) == [
-        "$.schema_version: not 1",
-        "$.models[0].kind: not one of ['float', 'torchao', 'onnx', 'openvino']",
-        "$.models[1].size_bytes: missing",
+    assert problems(wrong) == [
+        "$.models[0].kind: enum",
+        "$.models[1]: required",
+        "$.schema_version: const",
     ]
 
 
