@@ -4,8 +4,8 @@
     nox -s bench -- processes --model DIR --equality           a model of yours; results too
 
 One process with two threads against two with one thread each, over DDP and over FSDP2, in turns;
-× is the ratio to the one process. The first of two also puts weights and moments together to save
-them, which under FSDP2 is what takes most.
+× is the ratio to the one process. What glibc keeps of freed memory for itself, which is most where
+tensors come and go, is given back in all of them.
 ``--equality`` compares losses and codes, also of trainings that another number of processes has
 begun. Prints tables in Markdown.
 """
@@ -40,6 +40,8 @@ ALONE, DDP, FSDP2 = TEAMS
 KINDS = ("finetune", "qat w8a8", "qat w4a16-g32")
 CROSSINGS = ((ALONE, DDP), (DDP, ALONE), (ALONE, FSDP2), (FSDP2, ALONE), (DDP, FSDP2))
 SMALL = TinyModel(hidden_size=256, intermediate_size=768, num_layers=6, num_heads=4, num_kv_heads=2)
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+"""Bytes from which on glibc takes a tensor's memory from the system, and returns it there."""
 HALF, WHOLE = 3, 6
 """Steps of the trainings that are compared, and where another team goes on with them."""
 
@@ -164,7 +166,7 @@ def _turn(
                 str(HERE / "processes_turn.py"),
                 str(file),
             ],
-            env={**os.environ, **apart.environment(threads)},
+            env={**os.environ, **apart.environment(threads), **GIVES_BACK},
             capture_output=True,
             text=True,
             check=False,
